@@ -1,0 +1,46 @@
+"""What a user did wrong, said in three parts: what came, what was expected, how to fix it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that a person can mend; the command line shows it as one message, without a traceback.
+
+    Args:
+        came: What was found, with its name or value.
+        expected: What would have worked.
+        fix: What to do now; a command or an option where there is one.
+    """
+
+    exit_code = 1  # data, weights or training
+
+    def __init__(self, came: str, expected: str = "", fix: str = ""):
+        self.came, self.expected, self.fix = came, expected, fix
+        super().__init__("\n".join(part for part in (came, expected, fix) if part))
+
+
+class UsageError(UserError):
+    """A wrong option, value or run folder, found before any data or weights are read."""
+
+    exit_code = 2
+
+
+class Stopped(BaseException):
+    """Training was stopped from outside (Ctrl-C, SIGTERM) after its state was saved.
+
+    Args:
+        signal_number: The signal that arrived; the exit code is 128 plus it, as shells expect.
+        resume_command: What a person types to go on, or None when nothing was saved yet.
+    """
+
+    def __init__(self, signal_number: int, resume_command: str | None = None):
+        self.exit_code = 128 + signal_number
+        self.resume_command = resume_command
+        super().__init__(f"stopped by signal {signal_number}")
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Returns ` Did you mean 'x'?` for the choice most like `word`, or an empty string."""
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
