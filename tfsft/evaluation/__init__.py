@@ -1,1 +1,21 @@
-"""TODO."""
+"""How good a model is: metrics, predictions, plots and the report. Needs no TensorFlow."""
+
+from tfsft.evaluation.metrics import (
+    classification_metrics,
+    evaluate,
+    multi_label_metrics,
+    regression_metrics,
+    wilson_interval,
+)
+from tfsft.evaluation.predictions import Prediction, read_predictions, write_predictions
+
+__all__ = [
+    "Prediction",
+    "classification_metrics",
+    "evaluate",
+    "multi_label_metrics",
+    "read_predictions",
+    "regression_metrics",
+    "wilson_interval",
+    "write_predictions",
+]
