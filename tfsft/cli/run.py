@@ -1,0 +1,121 @@
+"""`tfsft run`: trains a recipe."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from tfsft.cli.quiet import quiet_tensorflow
+from tfsft.cli.recipe_files import import_recipe, is_installed
+from tfsft.cli.recipe_group import RecipeGroup
+from tfsft.config import RecipeInfo, make_config, to_dict
+from tfsft.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How and where to train; the recipe's own settings say what.
+
+    Args:
+        run_dir: Folder for the results; by default a new one, runs/RECIPE-DATE-TIME.
+        resume: Go on with the run in this folder from its last checkpoint, with its settings.
+        config: Take settings from this file: a run's config.json, or a JSON object of names and
+            values. Options typed here win over it.
+        strategy: Devices to train on. `auto` takes a TPU where one is configured, else all local
+            GPUs, else the CPU; `one` a single device; `mirrored` splits each batch among several.
+        devices: Train on these devices only, such as `GPU:0,GPU:1` or `CPU:0,CPU:1`.
+        precision: Number format of the computation; weights stay float32. `auto` takes the fastest
+            that the device has.
+        debug: Show tracebacks and TensorFlow's own messages.
+    """
+
+    run_dir: str | None = None
+    resume: str | None = None
+    config: str | None = None
+    strategy: Literal["auto", "one", "mirrored", "tpu"] = "auto"
+    devices: str | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"] = "float32"
+    debug: bool = False
+
+
+def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
+    """Checks everything that can be checked at once, then imports TensorFlow and trains.
+
+    Args:
+        info: The recipe.
+        values: The recipe's settings as typed.
+        options: The command's own options.
+    """
+    call = click.get_current_context().obj
+    _check_folders(options)
+    files = [Path(options.resume, "config.json")] if options.resume else []
+    files += [options.config] if options.config else []
+    config = make_config(info, values, files=files)
+
+    if call.debug:
+        from tfsft.training import Run
+
+        module = import_recipe(info)
+    else:
+        with quiet_tensorflow():
+            from tfsft.training import Run
+
+            module = import_recipe(info)
+
+    # From here on a recipe sees its own class, not the one made out of the parsed file.
+    config = module.Config(**to_dict(config))
+    call.settings = config
+    call.recipe = None if is_installed(info) else info.path.absolute()
+    with Run(
+        recipe=info.name,
+        recipe_file=info.path,
+        settings=config,
+        run_dir=options.run_dir,
+        resume=options.resume,
+        strategy=options.strategy,
+        devices=tuple(map(str.strip, options.devices.split(","))) if options.devices else None,
+        precision=options.precision,
+        debug=call.debug,
+        command=call.words,
+    ) as started:
+        module.main(config, started)
+
+
+def _check_folders(options: RunOptions) -> None:
+    """Refuses a folder that holds something already, or a run to resume that is none."""
+    if options.resume:
+        if options.run_dir and Path(options.run_dir).resolve() != Path(options.resume).resolve():
+            raise UsageError(
+                f"--run-dir is {options.run_dir} and --resume is {options.resume}.",
+                "A run goes on in its own folder.",
+                "Leave out --run-dir.",
+            )
+        if not _is_run(Path(options.resume)):
+            raise UsageError(
+                f"{options.resume} is not a run folder.",
+                "A run folder has a config.json written by `tfsft run`.",
+            )
+    elif options.run_dir:
+        folder = Path(options.run_dir)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--run-dir {folder} is a file.", "It must be a new or empty folder.")
+        if folder.is_dir() and any(folder.iterdir()):
+            fix = f"--resume {folder} goes on with it." if _is_run(folder) else ""
+            raise UsageError(
+                f"The folder {folder} is not empty.", "--run-dir must be new or empty.", fix
+            )
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "format" in content and "settings" in content
+
+
+command = RecipeGroup(
+    "run", RunOptions, run, help="Train a recipe: a name of `tfsft ls`, or a file."
+)
