@@ -1,0 +1,438 @@
+"""report.html: what a run learned, in one file that needs nothing else and anybody can read."""
+
+import base64
+import csv
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfsft.errors import UsageError
+from tfsft.evaluation import plots
+from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.evaluation.metrics import wilson_interval
+from tfsft.evaluation.predictions import Prediction, read_predictions
+from tfsft.evaluation.wording import duration, number, percent, plain
+
+WORST_SHOWN = 24  # thumbnails of more rows of predictions.csv are not looked at
+PAIRS_SHOWN = 8
+CLASSES_SHOWN = 20
+FILES_SHOWN = 200
+
+# What one example is called.
+NOUNS = {"image": ("picture", "pictures"), "text": ("text", "texts")}
+
+# The figures of the tiles and of the table: name, and what it means in one line.
+EXPLAINED = {
+    "accuracy": ("Accuracy", "How many answers are right."),
+    "label_accuracy": (
+        "Single labels",
+        "How many of the yes-or-no decisions, label by label, are right.",
+    ),
+    "balanced_accuracy": ("Balanced accuracy", "The same, with every class counting equally."),
+    "f1_macro": ("F1, mean of the classes", "Punishes both missing a class and naming it wrongly."),
+    "roc_auc": ("ROC area", "How well it ranks: 0.5 is guessing, 1 is perfect."),
+    "average_precision": ("Average precision", "How clean the top of each label's ranking is."),
+    "top_5_accuracy": ("Top 5", "How often the right answer is among its first five."),
+    "expected_calibration_error": (
+        "Calibration error",
+        "How far its confidence is from the truth, on average.",
+    ),
+    "log_loss": ("Log loss", "Punishes being sure and wrong; smaller is better."),
+    "mae": ("Mean error", "How far off an answer is, on average."),
+    "rmse": ("Root mean square error", "The same, with large errors counting more."),
+    "mse": ("Mean square error", "The square of the root mean square error."),
+    "r2": ("R²", "How much of the differences it explains: 1 is all, 0 is none."),
+    "precision_macro": (
+        "Precision, mean of the classes",
+        "When it names a class, how often it is right.",
+    ),
+    "recall_macro": ("Recall, mean of the classes", "How much of each class it finds."),
+    "f1_weighted": ("F1, weighted", "The mean by how common the classes are."),
+    "f1_micro": ("F1, all labels together", "Over all the decisions at once."),
+}
+SHARES = {"accuracy", "label_accuracy", "balanced_accuracy", "top_5_accuracy"}
+TILES = {
+    "single": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "top_5_accuracy",
+               "expected_calibration_error"),
+    "multi": ("accuracy", "label_accuracy", "f1_macro", "roc_auc", "average_precision"),
+    "regression": ("mae", "rmse", "r2"),
+}  # fmt: skip
+
+
+def write_report(
+    run_dir: str | Path,
+    *,
+    thumbnails: Mapping[str, bytes] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Writes report.html from what else is in the run folder.
+
+    The page asks for nothing from outside, runs no script, and follows the light or dark of the
+    reader's system.
+
+    Args:
+        run_dir: Holds config.json, task.json and metrics.json, and history.csv and predictions.csv
+            where there are any.
+        thumbnails: Small PNG of an example by its id, for the first `WORST_SHOWN` rows of
+            predictions.csv.
+        notes: Sentences a reader should know before the figures.
+
+    Raises:
+        UsageError: The folder is not one of a finished run.
+    """
+    # Jinja stays out of the way of those who want metrics only.
+    import jinja2
+
+    run_dir = Path(run_dir)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "duration": duration,
+        "count": lambda value: f"{value:,}",
+        "plain": plain,
+    }
+    source = resources.files("tfsft.evaluation").joinpath("report.html").read_text("utf-8")
+    page = environment.from_string(source).render(_context(run_dir, thumbnails or {}, notes))
+    path = run_dir / "report.html"
+    atomic_write(path, page)
+    return path
+
+
+def _context(
+    run_dir: Path, thumbnails: Mapping[str, bytes], notes: Sequence[str]
+) -> dict[str, Any]:
+    config, task, metrics = (
+        _read_json(run_dir, name) for name in ("config.json", "task.json", "metrics.json")
+    )
+    kind = task["labels"]
+    split = next((name for name in ("test", "validation") if metrics.get(name)), None)
+    scores = metrics.get(split) or {}
+    rows = _read_rows(run_dir / "predictions.csv", read_predictions)
+    history = _read_rows(run_dir / "history.csv", _read_history)
+    singular, plural = NOUNS.get(str(task.get("task", "")).split("_")[0], ("example", "examples"))
+
+    context = {
+        "title": str(task.get("task", "model")).replace("_", " "),
+        "run": run_dir.name or str(run_dir.resolve().name),
+        "kind": kind,
+        "one": singular,
+        "many": plural,
+        "split": split,
+        "examples": scores.get("examples") or len(rows),
+        "scores": scores,
+        "class_names": task.get("class_names") or [],
+        "tiles": [
+            (*EXPLAINED[key], _figure_text(key, scores[key]))
+            for key in TILES[kind]
+            if key in scores
+        ],
+        "all_figures": _all_figures(metrics),
+        "cards": _cards(rows, kind, thumbnails),
+        "mistakes": sum(not row.correct for row in rows),
+        "curves": _curves(history),
+        "epochs": len(history),
+        "data": config.get("data") or {},
+        "config": config,
+        "task": task,
+        "timing": metrics.get("timing") or {},
+        "parameters": metrics.get("parameters") or {},
+        "commands": _commands(run_dir, singular),
+        "files_shown": FILES_SHOWN,
+        "classes_shown": CLASSES_SHOWN,
+    }
+    if kind == "regression":
+        context |= _regression(rows)
+    elif scores:
+        context |= _accuracy(scores, kind, context["examples"])
+        context |= _confidence(rows)
+    context["remarks"] = [*notes, *_remarks(context, history)]
+    return context
+
+
+def _accuracy(scores: Mapping[str, Any], kind: str, examples: int) -> dict[str, Any]:
+    accuracy, per_class = scores["accuracy"], scores["per_class"]
+    right = round(accuracy * examples)
+    hits, of = _out_of(right, examples)
+    context: dict[str, Any] = {
+        "hits": hits,
+        "of": of,
+        "range_of_dots": range(100),
+        "dots": round(100 * accuracy)
+        if right in (0, examples)
+        else min(99, max(1, round(100 * accuracy))),
+        "interval": wilson_interval(right, examples),
+        "classes": sorted(
+            per_class, key=lambda row: (row["f1"] is None, row["f1"] or 0, row["class"])
+        ),
+        "never_predicted": [r["class"] for r in per_class if r["support"] and not r["predicted"]],
+        "absent": [row["class"] for row in per_class if not row["support"]],
+    }
+    if kind == "single":
+        common = max(per_class, key=lambda row: row["support"])
+        context["common"] = common["class"]
+        context["baseline"] = common["support"] / examples
+        matrix = np.array(scores["confusion_matrix"])
+        context["pairs"] = pairs = _pairs(matrix, [row["class"] for row in per_class])
+        context["taken_for"] = {pair["label"]: pair["prediction"] for pair in reversed(pairs)}
+        context["pairs"] = pairs[:PAIRS_SHOWN]
+        if len(per_class) > 1:
+            figure = plots.confusion_matrix(matrix, [row["class"] for row in per_class])
+            context["matrix"] = _svg(figure, "Confusion matrix")
+            context["matrix_shown"] = min(len(per_class), plots.MOST_CLASSES)
+    else:
+        context["slips"] = sorted(
+            (
+                {
+                    "class": row["class"],
+                    "support": row["support"],
+                    "missed": row["support"] - _hits(row),
+                    "added": row["predicted"] - _hits(row),
+                }
+                for row in per_class
+            ),
+            key=lambda row: -(row["missed"] + row["added"]),
+        )[:CLASSES_SHOWN]
+    return context
+
+
+def _hits(row: Mapping[str, Any]) -> int:
+    return round((row["recall"] or 0) * row["support"])
+
+
+def _pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns what is taken for what, the most frequent first."""
+    support = matrix.sum(axis=1)
+    pairs = [
+        {
+            "label": names[i],
+            "prediction": names[j],
+            "count": int(matrix[i, j]),
+            "support": int(support[i]),
+            "share": float(matrix[i, j] / support[i]),
+        }
+        for i, j in np.argwhere(matrix - np.diag(matrix.diagonal()))
+    ]
+    return sorted(pairs, key=lambda pair: (-pair["count"], -pair["share"]))
+
+
+def _confidence(rows: Sequence[Prediction]) -> dict[str, Any]:
+    if not rows:
+        return {}
+    sure = np.array([row.probability for row in rows])
+    correct = np.array([row.correct for row in rows])
+    low, high = wilson_interval(int(correct.sum()), len(rows))
+    mean = float(sure.mean())
+    # What chance alone may explain is no reproach; nor are two points.
+    if low <= mean <= high or abs(mean - correct.mean()) < 0.02:
+        verdict = "fair"
+    else:
+        verdict = "too sure" if mean > correct.mean() else "too careful"
+    thresholds = []
+    for threshold in (0.0, 0.5, 0.8, 0.9, 0.95, 0.99):
+        accepted = sure >= threshold
+        if accepted.any():
+            thresholds.append(
+                {
+                    "threshold": threshold,
+                    "answered": float(accepted.mean()),
+                    "right": float(correct[accepted].mean()),
+                }
+            )
+    return {
+        "sureness": mean,
+        "rightness": float(correct.mean()),
+        "verdict": verdict,
+        "thresholds": thresholds,
+        "reliability": _svg(plots.reliability_diagram(sure, correct), "Reliability diagram"),
+    }
+
+
+def _regression(rows: Sequence[Prediction]) -> dict[str, Any]:
+    rows = [row for row in rows if row.error is not None]
+    if not rows:
+        return {}
+    labels = np.array([row.label for row in rows])
+    errors = np.abs([row.error for row in rows])
+    margin = 1.96 * errors.std(ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else None
+    figure = plots.predicted_against_true(labels, np.array([row.prediction for row in rows]))
+    return {
+        "margin": None if margin is None else float(margin),
+        "baseline": float(np.abs(labels - labels.mean()).mean()),
+        "range": (float(labels.min()), float(labels.max())),
+        "quantiles": [
+            (words, float(np.quantile(errors, share)))
+            for words, share in (("half", 0.5), ("9 of 10", 0.9), ("99 of 100", 0.99))
+            if share < 1 - 1 / len(errors)
+        ],
+        "scatter": _svg(figure, "Predicted against true"),
+    }
+
+
+def _remarks(context: Mapping[str, Any], history: Sequence[Mapping[str, str]]) -> list[str]:
+    """Returns what a careful colleague would point out."""
+    scores, many, remarks = context["scores"], context["many"], []
+    if context["split"] == "validation":
+        remarks.append(
+            f"There is no test split: these are the validation {many}, which also chose the best "
+            "epoch. On others the model may do a little worse."
+        )
+    if "interval" not in context:
+        return remarks
+    low, high = context["interval"]
+    if high - low > 0.1:
+        remarks.append(
+            f"Only {context['examples']:,} {many} were tested, so the figures are rough: the truth "
+            f"may lie anywhere from {percent(low)} to {percent(high)}."
+        )
+    if scores["accuracy"] <= context.get("baseline", 0) and len(scores["per_class"]) > 1:
+        remarks.append(
+            f"It is no better than always answering “{context['common']}”. More epochs, another "
+            "learning rate or more of the backbone (--unfreeze) may help."
+        )
+    if scores["balanced_accuracy"] and scores["accuracy"] - scores["balanced_accuracy"] > 0.05:
+        remarks.append(
+            "It does better on common classes than on rare ones: with every class counting "
+            f"equally it is right on {percent(scores['balanced_accuracy'])}."
+        )
+    if context["never_predicted"]:
+        remarks.append(f"It never answers {_quoted(context['never_predicted'])}.")
+    if context["absent"]:
+        remarks.append(
+            f"There were no {many} of {_quoted(context['absent'])} to test on: how well it knows "
+            "them is not measured."
+        )
+    if history:
+        seen, unseen = (_finite(history[-1].get(key)) for key in ("accuracy", "val_accuracy"))
+        if seen is not None and unseen is not None and seen - unseen > 0.1:
+            remarks.append(
+                f"It is right on {percent(seen)} of the {many} it was trained on but on "
+                f"{percent(unseen)} of others: it has partly learned them by heart. More {many}, "
+                "augmentation or dropout may help."
+            )
+    return remarks
+
+
+def _cards(
+    rows: Sequence[Prediction], kind: str, thumbnails: Mapping[str, bytes]
+) -> list[dict[str, Any]]:
+    """Returns the worst mistakes; where there are none, what the model was least sure of."""
+    wrong = [row for row in rows if not row.correct]
+    cards = []
+    for row in (wrong or rows[:6])[:WORST_SHOWN]:
+        picture = thumbnails.get(row.id)
+        cards.append(
+            {
+                "id": row.id,
+                "label": _answer(row.label, kind),
+                "prediction": _answer(row.prediction, kind),
+                "probability": row.probability,
+                "error": row.error,
+                "picture": base64.b64encode(picture).decode() if picture else None,
+                # Tiny pictures are shown with their pixels rather than blurred.
+                "tiny": bool(picture) and int.from_bytes(picture[16:20], "big") < 64,
+            }
+        )
+    return cards
+
+
+def _answer(value: str | float | None, kind: str) -> str:
+    if kind == "multi":
+        return str(value).replace("|", ", ") or "nothing"
+    return number(value) if kind == "regression" else str(value)
+
+
+def _curves(history: Sequence[Mapping[str, str]]) -> list[Any]:
+    if not history:
+        return []
+    columns = list(history[0])
+    known = [name for name in ("accuracy", "mae", "loss") if name in columns]
+    others = [name for name in columns if f"val_{name}" in columns and name not in known]
+    return [
+        _svg(plots.learning_curves(history, [name]), f"Learning curve: {name}")
+        for name in (known + others)[:4]
+    ]
+
+
+def _all_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    splits = [name for name in ("test", "validation") if metrics.get(name)]
+    return {
+        "splits": splits,
+        "rows": [
+            (*EXPLAINED[key], [_figure_text(key, metrics[name].get(key)) for name in splits])
+            for key in EXPLAINED
+            if any(key in metrics[name] for name in splits)
+        ],
+    }
+
+
+def _figure_text(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return percent(value) if key in SHARES else number(value)
+
+
+def _commands(run_dir: Path, one: str) -> list[tuple[str, str]]:
+    run = shlex.quote(str(run_dir))
+    model = repr(str(run_dir / "model.keras"))
+    return [
+        (f"Ask it about a new {one}, or a folder of them", f"tfsft predict {run} {one}.jpg folder/"
+         if one == "picture" else f"tfsft predict {run} INPUT"),
+        ("Score it on other labelled data", f"tfsft evaluate {run} --data other/"),
+        ("Take it to a phone, a browser or a server", f"tfsft export {run} --format onnx"),
+        ("See the training in every detail", f"tensorboard --logdir {run}/tensorboard"),
+        ("Use it from Python", f"import keras\nmodel = keras.models.load_model({model})"),
+    ]  # fmt: skip
+
+
+def _svg(figure: Any, label: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(plots.to_svg(figure, label))
+
+
+def _out_of(right: int, examples: int) -> tuple[str, str]:
+    """Returns a count in words people can picture: of 100 where that does not hide a mistake."""
+    of_100 = round(100 * right / examples)
+    if examples <= 100 or of_100 in (0, 100):
+        return f"{right:,}", f"{examples:,}"
+    return str(of_100), "100"
+
+
+def _quoted(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(f"“{name}”" for name in names[:limit])
+    return shown + (f" and {len(names) - limit:,} more classes" if len(names) > limit else "")
+
+
+def _read_json(run_dir: Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((run_dir / name).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{run_dir / name} cannot be read ({error}).",
+            "A report is made of the folder that a finished run leaves.",
+            "Give the folder of a run, as in runs/image_cls-20261122-100500.",
+        ) from None
+
+
+def _read_rows(path: Path, read: Any) -> list[Any]:
+    return read(path) if path.exists() else []
+
+
+def _read_history(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _finite(value: Any) -> float | None:
+    """Returns a finite number, or None for whatever else a cell may hold."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        return None
+    return value if np.isfinite(value) else None
