@@ -213,12 +213,10 @@ def read_recipe(path: str | Path) -> RecipeInfo:
         ) from None
     except SyntaxError as error:
         raise UsageError(
-            f"{path}, line {error.lineno}: {error.msg}.",
+            f"{path}{f', line {error.lineno}' if error.lineno else ''}: {error.msg}.",
             "A recipe is a Python file.",
             f"The line reads: {error.text.strip()}" if error.text else "",
         ) from None
-    except ValueError as error:  # a null byte
-        raise UsageError(f"{path} is not Python: {error}.", "A recipe is a Python file.") from None
 
     top = {node.name: node for node in tree.body if hasattr(node, "name")}
     if not isinstance(top.get("Config"), ast.ClassDef):

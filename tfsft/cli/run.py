@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import click
 
-from tfsft.cli.quiet import quiet_tensorflow
 from tfsft.cli.recipe_files import import_recipe, is_installed
 from tfsft.cli.recipe_group import RecipeGroup
+from tfsft.cli.tensorflow_start import starting_tensorflow
 from tfsft.config import RecipeInfo, make_config, to_dict
 from tfsft.errors import UsageError
 
@@ -25,9 +25,9 @@ class RunOptions:
             values. Options typed here win over it.
         strategy: Devices to train on. `auto` takes a TPU where one is configured, else all local
             GPUs, else the CPU; `one` a single device; `mirrored` splits each batch among several.
-        devices: Train on these devices only, such as `GPU:0,GPU:1` or `CPU:0,CPU:1`.
-        precision: Number format of the computation; weights stay float32. `auto` takes the fastest
-            that the device has.
+        devices: Train on these devices only, such as `gpu:0,gpu:1`.
+        precision: Number format of the computation; weights stay float32. `auto` is mixed_bfloat16
+            on GPUs and TPUs that have it, else float32.
         debug: Show tracebacks and TensorFlow's own messages.
     """
 
@@ -36,7 +36,7 @@ class RunOptions:
     config: str | None = None
     strategy: Literal["auto", "one", "mirrored", "tpu"] = "auto"
     devices: str | None = None
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"] = "float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     debug: bool = False
 
 
@@ -54,15 +54,10 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
     files += [options.config] if options.config else []
     config = make_config(info, values, files=files)
 
-    if call.debug:
+    with starting_tensorflow(call.debug):
         from tfsft.training import Run
 
         module = import_recipe(info)
-    else:
-        with quiet_tensorflow():
-            from tfsft.training import Run
-
-            module = import_recipe(info)
 
     # From here on a recipe sees its own class, not the one made out of the parsed file.
     config = module.Config(**to_dict(config))
@@ -75,10 +70,10 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         run_dir=options.run_dir,
         resume=options.resume,
         strategy=options.strategy,
-        devices=tuple(map(str.strip, options.devices.split(","))) if options.devices else None,
+        devices=options.devices,
         precision=options.precision,
         debug=call.debug,
-        command=call.words,
+        command=["tfsft", *call.words],
     ) as started:
         module.main(config, started)
 

@@ -1,4 +1,4 @@
-"""Silences what TensorFlow prints while it starts, and nothing else."""
+"""Importing TensorFlow: with the right Keras backend, and without its start-up noise."""
 
 import logging
 import os
@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from tfsft.errors import UsageError
 
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # the C++ log, once it has been set up
@@ -23,8 +25,34 @@ _NOISE = re.compile(
 
 
 @contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Keeps TensorFlow's start-up noise off the screen while the block imports it.
+def starting_tensorflow(debug: bool = False) -> Iterator[None]:
+    """Makes ready for a block that imports TensorFlow and Keras, without their start-up noise.
+
+    Args:
+        debug: Leaves the noise on the screen.
+
+    Raises:
+        UsageError: KERAS_BACKEND names another backend.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise UsageError(
+            f"KERAS_BACKEND is {backend}.",
+            "tfsft trains with Keras on TensorFlow.",
+            "Unset KERAS_BACKEND, or set it to tensorflow.",
+        )
+    if debug:
+        yield
+    else:
+        with _without_noise():
+            yield
+        for name in ("tensorflow", "absl"):  # advice about retracing and the like
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Keeps the noise off the screen.
 
     The noise is written to file descriptor 2 by static initialisers in C++, which no setting
     reaches. So descriptor 2 is a pipe meanwhile, read by a forked process, which passes on every
@@ -53,8 +81,6 @@ def quiet_tensorflow() -> Iterator[None]:
         os.dup2(stderr, 2)  # closes the pipe, so that the other process ends
         os.close(stderr)
         os.waitpid(child, 0)
-        for name in ("tensorflow", "absl"):  # advice about retracing and the like
-            logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _pass_on(reading: int, stderr: int) -> None:

@@ -1,0 +1,62 @@
+"""What every test has: no GPU, no network, a quiet TensorFlow, two logical CPUs, the command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ |= {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "HF_HUB_OFFLINE": "1",
+    "KERAS_BACKEND": "tensorflow",
+    "MPLBACKEND": "Agg",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def pytest_collection_finish(session):
+    """Splits the CPU before any test runs: once TensorFlow has used a device, it is too late."""
+    asked = any("two_cpus" in getattr(item, "fixturenames", ()) for item in session.items)
+    if asked and not session.config.option.collectonly:
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+
+
+@pytest.fixture(scope="session")
+def two_cpus():
+    """The names of two logical CPU devices, for tests of several replicas on any machine."""
+    import tensorflow as tf
+
+    names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    if len(names) != 2:
+        pytest.fail(f"two logical CPUs are needed and there are {names}: see tests/conftest.py")
+    return names
+
+
+@pytest.fixture
+def tfsft(tmp_path):
+    """Runs the command `tfsft` in a process and a folder of its own."""
+
+    def run(*words, cwd=tmp_path, python=(), **environment):
+        return subprocess.run(
+            [sys.executable, *python, "-m", "tfsft", *map(str, words)],
+            cwd=cwd,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def toy_recipe():
+    """A recipe that prints its settings and imports nothing heavy."""
+    return Path(__file__).parent / "cli" / "data" / "toy_recipe.py"
