@@ -1,1 +1,19 @@
-"""TODO."""
+"""Pretrained backbones by name, starter weights, freezing, and splitting at the frozen part."""
+
+from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
+from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
+from tfsft.models.splitting import split_frozen
+from tfsft.models.starters import starter_path
+
+__all__ = [
+    "Counts",
+    "ImageBackbone",
+    "count_parameters",
+    "load_image_backbone",
+    "resolve",
+    "split_frozen",
+    "stages",
+    "starter_path",
+    "unfreeze",
+    "weight_depths",
+]

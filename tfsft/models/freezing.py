@@ -1,0 +1,179 @@
+"""Which layers of a backbone train: by stage, or from a layer to the output."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfsft.errors import UsageError, nearest
+from tfsft.models.graph import nodes
+
+_TOKEN_GROUPS = 4
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many parameters a model has.
+
+    Args:
+        trainable: Those that training changes.
+        total: All.
+    """
+
+    trainable: int
+    total: int
+
+
+def unfreeze(model: keras.Model, which: str) -> Counts:
+    """Sets which layers of the layer `backbone` inside a model train; the head always does.
+
+    Batch norm layers of the backbone stay frozen, which in Keras also keeps them in inference mode:
+    their statistics come from more pictures than a fine-tuning sees.
+
+    Args:
+        model: A model with a layer named `backbone`. It needs compiling again afterwards.
+        which: `none`; `auto`, the last stage; `all`; or how a layer's name begins: that layer and
+            all that run after it train.
+
+    Returns:
+        The parameters of the whole model, head included.
+
+    Raises:
+        UsageError: No layer's name begins like that.
+    """
+    backbone = model.get_layer("backbone")
+    units = _units(backbone)
+    last = max(stage for stage, _ in units)
+    if which in ("none", "all"):
+        first_open = 0 if which == "all" else len(units)
+        opened = [layer for _, layer in units[first_open:]]
+    elif which == "auto":
+        opened = [layer for stage, layer in units if stage == last]
+    else:
+        names = [layer.name for _, layer in units]
+        first = next((i for i, name in enumerate(names) if name.startswith(which)), None)
+        if not which or first is None:
+            raise UsageError(
+                f"No layer of the backbone begins with '{which}'.{nearest(which, names)}",
+                "Stages, first to last layer: "
+                + "; ".join(f"{s[0]} to {s[-1]}" for s in stages(backbone))
+                + ".",
+                "Use --unfreeze none, auto, all, or the beginning of a layer's name.",
+            )
+        opened = [layer for _, layer in units[first:]]
+
+    backbone.trainable = bool(opened)
+    for _, layer in units:
+        layer.trainable = any(layer is other for other in opened)
+    for layer in backbone._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    return count_parameters(model)
+
+
+def count_parameters(model: keras.Model) -> Counts:
+    """Counts the numbers in a model's weights."""
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    return Counts(trainable, model.count_params())
+
+
+def stages(backbone: keras.Model) -> list[list[str]]:
+    """Divides a backbone into stages by its structure alone.
+
+    In a convolutional backbone a stage is what works at one spatial size: the layers from one that
+    makes the map smaller to the next such. In a transformer the blocks are divided into quarters.
+
+    Returns:
+        Names of layers in the order in which they run, for each stage, that of the input first.
+    """
+    grouped: dict[int, list[str]] = {}
+    for stage, layer in _units(backbone):
+        grouped.setdefault(stage, []).append(layer.name)
+    return [grouped[stage] for stage in sorted(grouped)]
+
+
+def weight_depths(model: keras.Model) -> dict[str, int]:
+    """Tells how far from the output each trainable weight is, for layer-wise rates.
+
+    Returns:
+        By the weight's path: 0 for the head, 1 for the backbone's last stage, 2 for the one before.
+    """
+    depths = {weight.path: 0 for weight in model.trainable_weights}
+    units = _units(model.get_layer("backbone"))
+    stages_ = max(stage for stage, _ in units) + 1
+    for stage, layer in units:
+        depths |= {weight.path: stages_ - stage for weight in layer.trainable_weights}
+    return depths
+
+
+def _units(backbone: keras.Model) -> list[tuple[int, keras.layers.Layer]]:
+    """Returns (stage, layer) of the layers that freeze as a whole, in the order they run in."""
+    if len(backbone.output.shape) == 4:
+        return _units_by_size(backbone)
+    return _units_by_block(backbone)
+
+
+def _units_by_size(backbone: keras.Model) -> list[tuple[int, keras.layers.Layer]]:
+    # A layer's size is the largest map that depends on it: squeeze-and-excitation looks at a single
+    # pixel on the way, and still works for the map that it weights.
+    size_of: dict[int, int] = {}  # by layer
+    needed: dict[int, int] = {}  # by tensor
+    ordered = nodes(backbone)
+    for node in reversed(ordered):
+        size = max(max(_area(x.shape), needed.get(id(x), 0)) for x in node.outputs)
+        for x in node.input_tensors:
+            needed[id(x)] = max(size, needed.get(id(x), 0))
+        size_of[id(node.operation)] = max(size, size_of.get(id(node.operation), 0))
+
+    stage_of, start, stage = {}, None, 0
+    for size in sorted(set(size_of.values()), reverse=True):
+        # Convolutions without padding nibble at the edges; a stage ends where a third is gone.
+        if start is not None and size < 0.45 * start:
+            start, stage = size, stage + 1
+        start = start or size
+        stage_of[size] = stage
+
+    layers = {id(node.operation): node.operation for node in ordered}  # each once, in order
+    return [
+        (stage_of[size_of[key]], layer)
+        for key, layer in layers.items()
+        if isinstance(layer, keras.layers.Layer)
+    ]
+
+
+def _area(shape: tuple[int | None, ...]) -> int:
+    return (shape[1] or 0) * (shape[2] or 0) if len(shape) == 4 else 0
+
+
+def _units_by_block(backbone: keras.Model) -> list[tuple[int, keras.layers.Layer]]:
+    units = _expand([node.operation for node in nodes(backbone)])
+    kinds = [type(layer) for layer in units if _is_composite(layer)]
+    block = max(set(kinds), key=kinds.count, default=None)
+    blocks = sum(type(layer) is block for layer in units)
+    groups = min(_TOKEN_GROUPS, blocks)
+
+    staged, seen = [], 0
+    for layer in units:
+        seen += type(layer) is block
+        # Before the first block: stage 0. The last group is rounded up, and keeps what follows.
+        staged.append(((seen * groups + blocks - 1) // blocks if blocks else 0, layer))
+    return staged
+
+
+def _expand(operations: list) -> list[keras.layers.Layer]:
+    """Opens layers that hold a row of blocks, like an encoder, and leaves others whole."""
+    units = []
+    for layer in operations:
+        if not isinstance(layer, keras.layers.Layer):
+            continue
+        inner = layer._flatten_layers(recursive=False, include_self=False)
+        kinds = [type(x) for x in inner if _is_composite(x)]
+        if any(kinds.count(kind) > 1 for kind in kinds):
+            units += _expand(inner)
+        else:
+            units.append(layer)
+    return units
+
+
+def _is_composite(layer: keras.layers.Layer) -> bool:
+    return bool(layer.weights) and any(layer._flatten_layers(include_self=False))
