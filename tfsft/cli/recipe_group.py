@@ -66,7 +66,12 @@ class RecipeGroup(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Completes the recipes' names and, where none fits, files."""
-        return [CompletionItem(incomplete, type="file"), *super().shell_complete(ctx, incomplete)]
+        items = super().shell_complete(ctx, incomplete)
+        return (
+            items
+            if incomplete.startswith("-")
+            else [CompletionItem(incomplete, type="file"), *items]
+        )
 
 
 class _RecipeCommand(click.Command):
