@@ -210,3 +210,28 @@ def test_a_recipe_that_cannot_be_imported(training, tmp_path, toy_recipe, capsys
     said = capsys.readouterr().err
     assert f"Error: {recipe}, line {number}: {expected}" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "expected"),
+    [
+        ("raise KeyboardInterrupt", 130, "Stopped."),
+        ("raise Stopped(15, 'tfsft run x --resume y')", 143, "\n    tfsft run x --resume y\n"),
+        ("raise UserError('flowers/ is empty.')", 1, "Error: flowers/ is empty."),
+        ("raise UsageError('--unfreeze is x.')", 2, "Error: --unfreeze is x."),
+        ("raise MemoryError", 1, "Error: Out of memory with --batch-size 16.\nTry --batch-size 8."),
+        ("config.epoch", 1, "mine.py, line 5: AttributeError: 'Config' object has no attribute"),
+        ("run.strategy.scope()", 1, "mine.py, line 5: AttributeError: 'Run' object has no"),
+    ],
+)
+def test_how_a_training_may_end(training, tmp_path, toy_recipe, capsys, statement, code, expected):
+    head = (
+        "from tfsft.errors import *\nfrom tfsft.errors import Stopped\n\ndef main(config, run):\n"
+    )
+    recipe = tmp_path / "mine.py"
+    text = toy_recipe.read_text().replace("def main", "def unused")
+    recipe.write_text(f"{head}    {statement}\n\n{text}")
+    assert main(["run", str(recipe), "--batch-size", "16"]) == code
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said
