@@ -8,6 +8,7 @@ from tfsft.evaluation.metrics import (
     wilson_interval,
 )
 from tfsft.evaluation.predictions import Prediction, read_predictions, write_predictions
+from tfsft.evaluation.report import write_report
 
 __all__ = [
     "Prediction",
@@ -18,4 +19,5 @@ __all__ = [
     "regression_metrics",
     "wilson_interval",
     "write_predictions",
+    "write_report",
 ]

@@ -76,7 +76,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     shown = most_confused(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     counts, shares = matrix[np.ix_(shown, shown)], shares[np.ix_(shown, shown)]
-    names = [shorten(class_names[i], 22) for i in shown]
+    names = shorten_all([class_names[i] for i in shown], 22)
     n = len(shown)
 
     cell = 0.5 if n <= 10 else 0.38 if n <= 20 else 0.25
@@ -91,7 +91,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
             [Rectangle((column + 0.03, row + 0.03), 0.94, 0.94) for row, column in cells],
             # A single mistake among thousands must still be seen.
             facecolors=[
-                (BLUE if row == column else ORANGE, 0.12 + 0.88 * shares[row, column])
+                (BLUE if row == column else ORANGE, 0.1 + 0.9 * shares[row, column] ** 0.5)
                 for row, column in cells
             ],
             linewidths=0,
@@ -106,7 +106,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
                 ha="center",
                 va="center",
                 fontsize=8 if counts[row, column] < 10_000 else 6,
-                color="white" if shares[row, column] > 0.5 else INK,
+                color="white" if shares[row, column] > 0.3 else INK,
             )
     axes.set_xticks(np.arange(n) + 0.5, names, rotation=90 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(np.arange(n) + 0.5, names)
@@ -349,6 +349,22 @@ def shorten(name: str, length: int) -> str:
         return name
     tail = (length - 1) // 3
     return f"{name[: length - 1 - tail]}…{name[-tail:]}" if tail else name[:length]
+
+
+def shorten_all(names: Sequence[str], length: int) -> list[str]:
+    """Returns short names; where they would become the same, without what all of them share."""
+    short = [shorten(name, length) for name in names]
+    if len(set(short)) < len(set(names)):
+        start = _shared(names)
+        end = _shared([name[start:][::-1] for name in names])
+        short = [shorten(name[start : len(name) - end], length) for name in names]
+    return short
+
+
+def _shared(names: Sequence[str]) -> int:
+    """Returns how many letters all names begin with."""
+    columns = enumerate(zip(*names, strict=False))
+    return next((i for i, letters in columns if len(set(letters)) > 1), min(map(len, names)))
 
 
 def _number(value: Any) -> float:

@@ -20,6 +20,7 @@ from tfsft.evaluation.wording import duration, number, percent, plain
 
 WORST_SHOWN = 24  # thumbnails of more rows of predictions.csv are not looked at
 PAIRS_SHOWN = 8
+CARDS_SHOWN = 12  # the others are folded away
 CLASSES_SHOWN = 20
 FILES_SHOWN = 200
 
@@ -34,13 +35,13 @@ EXPLAINED = {
         "How many of the yes-or-no decisions, label by label, are right.",
     ),
     "balanced_accuracy": ("Balanced accuracy", "The same, with every class counting equally."),
-    "f1_macro": ("F1, mean of the classes", "Punishes both missing a class and naming it wrongly."),
+    "f1_macro": ("F1 score", "Punishes both missing a class and naming it wrongly."),
     "roc_auc": ("ROC area", "How well it ranks: 0.5 is guessing, 1 is perfect."),
     "average_precision": ("Average precision", "How clean the top of each label's ranking is."),
     "top_5_accuracy": ("Top 5", "How often the right answer is among its first five."),
     "expected_calibration_error": (
         "Calibration error",
-        "How far its confidence is from the truth, on average.",
+        "How far its confidence is from how often it is right.",
     ),
     "log_loss": ("Log loss", "Punishes being sure and wrong; smaller is better."),
     "mae": ("Mean error", "How far off an answer is, on average."),
@@ -55,7 +56,13 @@ EXPLAINED = {
     "f1_weighted": ("F1, weighted", "The mean by how common the classes are."),
     "f1_micro": ("F1, all labels together", "Over all the decisions at once."),
 }
-SHARES = {"accuracy", "label_accuracy", "balanced_accuracy", "top_5_accuracy"}
+SHARES = {
+    "accuracy",
+    "label_accuracy",
+    "balanced_accuracy",
+    "top_5_accuracy",
+    "expected_calibration_error",
+}
 TILES = {
     "single": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "top_5_accuracy",
                "expected_calibration_error"),
@@ -96,6 +103,7 @@ def write_report(
         "duration": duration,
         "count": lambda value: f"{value:,}",
         "plain": plain,
+        "short": lambda name: plots.shorten(name, 48),
     }
     source = resources.files("tfsft.evaluation").joinpath("report.html").read_text("utf-8")
     page = environment.from_string(source).render(_context(run_dir, thumbnails or {}, notes))
@@ -128,11 +136,11 @@ def _context(
         "scores": scores,
         "class_names": task.get("class_names") or [],
         "tiles": [
-            (*EXPLAINED[key], _figure_text(key, scores[key]))
+            (*_explained(key, kind), _figure_text(key, scores[key]))
             for key in TILES[kind]
             if key in scores
         ],
-        "all_figures": _all_figures(metrics),
+        "all_figures": _all_figures(metrics, kind),
         "cards": _cards(rows, kind, thumbnails),
         "mistakes": sum(not row.correct for row in rows),
         "curves": _curves(history),
@@ -144,6 +152,7 @@ def _context(
         "parameters": metrics.get("parameters") or {},
         "commands": _commands(run_dir, singular),
         "files_shown": FILES_SHOWN,
+        "cards_shown": CARDS_SHOWN,
         "classes_shown": CLASSES_SHOWN,
     }
     if kind == "regression":
@@ -290,10 +299,10 @@ def _remarks(context: Mapping[str, Any], history: Sequence[Mapping[str, str]]) -
             f"Only {context['examples']:,} {many} were tested, so the figures are rough: the truth "
             f"may lie anywhere from {percent(low)} to {percent(high)}."
         )
-    if scores["accuracy"] <= context.get("baseline", 0) and len(scores["per_class"]) > 1:
+    if "baseline" in context and scores["accuracy"] <= context["baseline"] < 1:
         remarks.append(
-            f"It is no better than always answering “{context['common']}”. More epochs, another "
-            "learning rate or more of the backbone (--unfreeze) may help."
+            f"It is no better than always answering {_quoted([context['common']])}. More epochs, "
+            "another learning rate or more of the backbone (--unfreeze) may help."
         )
     if scores["balanced_accuracy"] and scores["accuracy"] - scores["balanced_accuracy"] > 0.05:
         remarks.append(
@@ -359,16 +368,22 @@ def _curves(history: Sequence[Mapping[str, str]]) -> list[Any]:
     ]
 
 
-def _all_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _all_figures(metrics: Mapping[str, Any], kind: str) -> dict[str, Any]:
     splits = [name for name in ("test", "validation") if metrics.get(name)]
     return {
         "splits": splits,
         "rows": [
-            (*EXPLAINED[key], [_figure_text(key, metrics[name].get(key)) for name in splits])
+            (*_explained(key, kind), [_figure_text(key, metrics[name].get(key)) for name in splits])
             for key in EXPLAINED
             if any(key in metrics[name] for name in splits)
         ],
     }
+
+
+def _explained(key: str, kind: str) -> tuple[str, str]:
+    if (key, kind) == ("accuracy", "multi"):
+        return "Accuracy", "How many have every label right."
+    return EXPLAINED[key]
 
 
 def _figure_text(key: str, value: float | None) -> str:
@@ -405,7 +420,7 @@ def _out_of(right: int, examples: int) -> tuple[str, str]:
 
 
 def _quoted(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(f"“{name}”" for name in names[:limit])
+    shown = ", ".join(f"“{plots.shorten(name, 48)}”" for name in names[:limit])
     return shown + (f" and {len(names) - limit:,} more classes" if len(names) > limit else "")
 
 

@@ -15,9 +15,14 @@ def percent(share: float) -> str:
 
 def number(value: float) -> str:
     """Returns a number with as many digits as a reader needs."""
-    if value and not 0.001 <= abs(value) < 1e6:
-        return f"{value:.3g}"
-    return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+    size = abs(value)
+    if value == round(value) and size < 1e12:
+        text = f"{round(value):,}"
+    elif not 0.001 <= size < 1e12:
+        text = f"{value:.3g}"
+    else:
+        text = f"{value:,.{3 if size < 10 else 1 if size < 10_000 else 0}f}"
+    return text.replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -4,8 +4,14 @@ import csv
 import json
 
 import numpy as np
+import pytest
 
 from tfsft.evaluation import evaluate, write_predictions
+
+
+@pytest.fixture(name="write_run")
+def _write_run():
+    return write_run
 
 
 def write_run(
