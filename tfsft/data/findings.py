@@ -1,0 +1,142 @@
+"""What a person should know about labelled examples before training on them: plain sentences."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from tfsft.data.labels import class_counts, class_pairs, is_number_task, shorten
+
+MAX_SKEW = 20
+SIDES = ("train", "validation", "test")
+
+
+def similar_class_names(class_names: Sequence[str]) -> list[str]:
+    """Finds classes whose names differ only by case, spaces or the way characters are encoded."""
+    alike = defaultdict(list)
+    for name in class_names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        alike["".join(plain.split())].append(name)
+    return [
+        f"The classes {' and '.join(map(repr, names))} differ only by case or spaces; they are "
+        "trained as different classes. Rename them if they are one."
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def skew(labels: np.ndarray, class_names: Sequence[str]) -> tuple[float, list[str]]:
+    """Compares the largest class with the smallest.
+
+    Returns:
+        How many times as many examples it has, and a sentence when that is over 20.
+    """
+    if is_number_task(labels) or not class_names:
+        return 1.0, []
+    counts = class_counts(labels, len(class_names))
+    large, small = int(counts.argmax()), int(counts.argmin())
+    ratio = float(counts[large] / max(counts[small], 1))
+    if ratio <= MAX_SKEW:
+        return ratio, []
+    return ratio, [
+        f"The classes are of very different size: {class_names[large]} has {counts[large]} "
+        f"training examples, {class_names[small]} has {counts[small]}. Consider --class-weight "
+        "balanced, or balanced sampling, so that small classes count."
+    ]
+
+
+def duplicates(keys: np.ndarray) -> list[np.ndarray]:
+    """Returns the rows of every content that occurs more than once."""
+    rows = defaultdict(list)
+    for row, key in enumerate(keys.tolist()):
+        rows[key].append(row)
+    return [np.array(group) for group in rows.values() if len(group) > 1]
+
+
+def conflicts(
+    repeated: list[np.ndarray], ids: Sequence[str], labels: np.ndarray, class_names: Sequence[str]
+) -> list[str]:
+    """Finds the same content under different labels.
+
+    Args:
+        repeated: Rows of each content that occurs more than once, from `duplicates`.
+        ids, labels, class_names: As in a source.
+    """
+    differing = [rows for rows in repeated if (labels[rows] != labels[rows[0]]).any()]
+    if not differing:
+        return []
+    shown = [
+        " and ".join(f"{ids[row]} ({describe_label(labels[row], class_names)})" for row in rows[:3])
+        for rows in differing
+    ]
+    return [
+        f"{len(differing)} examples occur again with another label: {shorten(shown, 3)}. "
+        "Only one of the labels can be right; remove the others."
+    ]
+
+
+def shared_between_sides(
+    repeated: list[np.ndarray], sides: np.ndarray, ids: Sequence[str]
+) -> list[str]:
+    """Finds the same content in more than one split, which makes the scores too good.
+
+    Args:
+        repeated: Rows of each content that occurs more than once, from `duplicates`.
+        sides: int8 `[n]`: 0 train, 1 validation, 2 test.
+        ids: As in a source.
+    """
+    leaks = [rows for rows in repeated if len(set(sides[rows].tolist())) > 1]
+    if not leaks:
+        return []
+    shown = []
+    for rows in leaks:
+        firsts = [rows[sides[rows] == side][0] for side in np.unique(sides[rows])]
+        shown.append(" = ".join(f"{ids[row]} ({SIDES[sides[row]]})" for row in firsts))
+    return [
+        f"{len(leaks)} examples are in more than one split: {shorten(shown, 3)}. "
+        "Scores on seen examples are too good; remove them from all splits but one."
+    ]
+
+
+def shared_groups(groups: np.ndarray, sides: np.ndarray) -> list[str]:
+    """Finds groups with examples in more than one split."""
+    members = defaultdict(set)
+    for group, side in zip(groups.tolist(), sides.tolist(), strict=True):
+        members[group].add(side)
+    leaks = [group for group, found in members.items() if group and len(found) > 1]
+    if not leaks:
+        return []
+    return [f"{len(leaks)} groups are in more than one split: {shorten(leaks)}."]
+
+
+def missing_classes(
+    labels: np.ndarray, sides: np.ndarray, class_names: Sequence[str], present: Iterable[int]
+) -> list[str]:
+    """Finds classes without examples on a side.
+
+    Args:
+        labels: As in a source.
+        sides: int8 `[n]`: 0 train, 1 validation, 2 test.
+        class_names: As in a source; empty for numbers finds nothing.
+        present: The sides that there are.
+    """
+    if not class_names:
+        return []
+    rows, classes = class_pairs(labels)
+    sentences = []
+    for side in present:
+        found = np.bincount(classes[sides[rows] == side], minlength=len(class_names))
+        names = [name for name, count in zip(class_names, found, strict=True) if not count]
+        if names:
+            sentences.append(f"No {SIDES[side]} examples of {shorten(names)}.")
+    return sentences
+
+
+def describe_label(label: np.ndarray, class_names: Sequence[str]) -> str:
+    """Returns one label as text: a class name, several, or a number."""
+    if not class_names:
+        return f"{float(label):g}"
+    if np.ndim(label):
+        return " | ".join(class_names[index] for index in np.flatnonzero(label)) or "none"
+    return class_names[int(label)]

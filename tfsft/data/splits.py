@@ -1,0 +1,316 @@
+"""Train, validation and test: the user's own, or made from the content of the examples."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+
+from tfsft.data.findings import SIDES
+from tfsft.data.labels import class_pairs, is_number_task
+from tfsft.data.sources import ImageSource
+from tfsft.errors import UsageError
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+QUANTILE_BINS = 10
+
+
+@dataclass(frozen=True)
+class BadExample:
+    """A picture that was left out.
+
+    Args:
+        id: How a person finds it.
+        reason: What is wrong with it.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a recipe trains on, watches and is scored on.
+
+    Args:
+        train: Examples to learn from.
+        validation: Examples that choose the best weights; None when there are none.
+        test: Examples that are looked at once; None when there are none.
+        class_names: Names of the classes; empty when labels are numbers.
+        warnings: What a person should know.
+        bad: What was left out under on_bad="skip".
+        fingerprint: Stands for pictures, labels, class names and splits.
+    """
+
+    train: ImageSource
+    validation: ImageSource | None
+    test: ImageSource | None
+    class_names: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    bad: tuple[BadExample, ...] = ()
+    fingerprint: str = ""
+
+    def sources(self) -> dict[str, ImageSource]:
+        """Returns the splits that there are, by name."""
+        found = {name: getattr(self, name) for name in SIDES}
+        return {name: source for name, source in found.items() if source is not None}
+
+
+def split_rows(
+    labels: np.ndarray,
+    keys: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    validation_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    seed: int = 0,
+) -> np.ndarray:
+    """Says on which side each example lies, from its content alone.
+
+    Examples of the same content or group form a unit, and a unit stays together. Within each class
+    the units are ordered by a hash of (seed, content); the first go to test, the next to
+    validation. So fractions are met in each class to rounding, and few of the old examples change
+    sides when new ones come. Units with several labels are placed by their rarest one; numbers
+    count as classes of equal size, by quantiles.
+
+    Args:
+        labels: int64 `[n]`, float32 `[n, classes]` or float32 `[n]`, as in a source.
+        keys: str `[n]`, content hashes.
+        groups: str `[n]`; an empty string is no group.
+        validation_fraction, test_fraction: Shares of all examples, from 0 to less than 1 together.
+        seed: Another one gives other splits.
+
+    Returns:
+        int8 `[n]`: 0 train, 1 validation, 2 test. Each class with as many units as there are sides
+        is on every one.
+    """
+    unit, unit_keys = _units(keys, groups)
+    rows, classes = class_pairs(_quantile_bins(labels) if is_number_task(labels) else labels)
+    num_classes = int(classes.max(initial=0)) + 1
+    pairs = np.unique(unit[rows] * num_classes + classes)  # each class of each unit once
+    pair_units, pair_classes = np.divmod(pairs, num_classes)
+
+    stratum = rarest_class(
+        pair_units, pair_classes, len(unit_keys), np.bincount(classes, minlength=num_classes)
+    )
+    sizes = np.bincount(unit)
+    rank = _hashes(unit_keys, seed)
+    order = np.lexsort((rank, stratum))
+    ends = np.cumsum(sizes[order])
+    totals = np.bincount(stratum, weights=sizes)
+    starts = np.concatenate([[0], np.cumsum(totals)[:-1]])
+    # A unit goes where its middle lies, which for units of one example is exact.
+    middles = ends - sizes[order] / 2 - starts[stratum[order]]
+    test = _quota(totals, test_fraction)[stratum[order]]
+    validation = _quota(totals, validation_fraction)[stratum[order]]
+    side = np.empty(len(unit_keys), np.int8)
+    side[order] = np.select(
+        [middles < test, middles < test + validation], [TEST, VALIDATION], TRAIN
+    )
+
+    wanted = wanted_sides(validation_fraction, test_fraction)
+    _fill_gaps(side, pair_units, pair_classes, rank, wanted)
+    return side[unit]
+
+
+def wanted_sides(validation_fraction: float, test_fraction: float) -> list[int]:
+    """Returns the sides that are not to be empty."""
+    fractions = [(TRAIN, 1.0), (VALIDATION, validation_fraction), (TEST, test_fraction)]
+    return [side for side, fraction in fractions if fraction > 0]
+
+
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Raises `UsageError` unless both fractions leave something to train on."""
+    for option, value in [
+        ("--validation-fraction", validation_fraction),
+        ("--test-fraction", test_fraction),
+    ]:
+        if not 0 <= value < 1:
+            raise UsageError(
+                f"{option} {value}", "A share from 0 to less than 1.", f"Try {option} 0.15."
+            )
+    if validation_fraction + test_fraction >= 1:
+        raise UsageError(
+            f"--validation-fraction {validation_fraction} and --test-fraction {test_fraction} "
+            "leave nothing to train on.",
+            "Together they are less than 1.",
+            "Try 0.15 for each.",
+        )
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """Returns what each example is stratified by, int64 `[n]`: (rarest) label or quantile."""
+    if is_number_task(labels):
+        return _quantile_bins(labels)
+    rows, classes = class_pairs(labels)
+    return rarest_class(rows, classes, len(labels), np.bincount(classes, minlength=1))
+
+
+def stratified_subset(strata: np.ndarray, ids: list[str], count: int, at_least: int) -> np.ndarray:
+    """Chooses about `count` examples, the same ones every time.
+
+    Args:
+        strata: int64 `[n]`; each keeps its share, and at least `at_least` examples as far as it
+            has them.
+        ids: Names of the examples, which decide.
+        count: How many to choose in all.
+        at_least: How many to keep of each stratum.
+
+    Returns:
+        Chosen rows, int64, ascending.
+    """
+    if count >= len(ids):
+        return np.arange(len(ids))
+    totals = np.bincount(strata)
+    quotas = np.maximum(np.rint(totals * (count / len(ids))), at_least)
+    order = np.lexsort((_hashes(ids, 0), strata))
+    starts = np.concatenate([[0], np.cumsum(totals)[:-1]])
+    rank = np.arange(len(ids)) - starts[strata[order]]
+    return np.sort(order[rank < quotas[strata[order]]])
+
+
+def fingerprint(splits: dict[str, ImageSource]) -> str:
+    """Returns a hash of pictures, labels, class names and splits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, source in splits.items():
+        for part in (name, *source.class_names):
+            digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update("".join(source.keys.tolist()).encode())
+        digest.update(np.ascontiguousarray(source.labels).tobytes())
+    return digest.hexdigest()
+
+
+def count_contents(labels: np.ndarray, keys: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns how many different contents each class has, int64 `[num_classes]`."""
+    rows, classes = class_pairs(labels)
+    pairs = np.unique(_number(keys)[rows] * num_classes + classes)
+    return np.bincount(pairs % num_classes, minlength=num_classes)
+
+
+def rarest_class(
+    items: np.ndarray, classes: np.ndarray, num_items: int, frequency: np.ndarray
+) -> np.ndarray:
+    """Returns the rarest class of each item; items without one share a class of their own.
+
+    Args:
+        items: int64 `[pairs]`.
+        classes: int64 `[pairs]`, a class of each of these items.
+        num_items: Number of items.
+        frequency: int64 `[classes]`.
+
+    Returns:
+        int64 `[num_items]`.
+    """
+    rarest = np.full(num_items, len(frequency), np.int64)
+    order = np.lexsort((classes, frequency[classes], items))
+    items, first = np.unique(items[order], return_index=True)
+    rarest[items] = classes[order][first]
+    return rarest
+
+
+def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
+    """Joins examples of the same content or group.
+
+    Returns:
+        The unit of each example, int64 `[n]`, and the name of each unit, which its hash stands for.
+    """
+    unit = _number(keys)
+    names = keys
+    if groups is not None:
+        # A graph of contents and groups, joined by examples; each connected component is a unit.
+        contents = int(unit.max(initial=-1)) + 1
+        grouped = np.flatnonzero(groups != "")
+        group = contents + _number(groups[grouped])
+        size = contents + len(grouped)
+        edges = scipy.sparse.coo_array(
+            (np.ones(len(grouped), bool), (unit[grouped], group)), shape=(size, size)
+        )
+        component = scipy.sparse.csgraph.connected_components(edges, directed=False)[1]
+        unit = _number(component[unit])
+        # A group keeps its name when examples join it, and so its side. The space sorts before
+        # every content hash.
+        names = np.where(groups != "", np.char.add(" ", groups), keys)
+    unit_names: dict[int, str] = {}
+    for number, name in zip(unit.tolist(), names.tolist(), strict=True):
+        unit_names[number] = min(name, unit_names.get(number, name))
+    return unit, list(unit_names.values())
+
+
+def _number(values: np.ndarray) -> np.ndarray:
+    """Numbers different values from 0 in the order of their first appearance, int64 `[n]`."""
+    seen: dict = {}
+    numbers = (seen.setdefault(value, len(seen)) for value in values.tolist())
+    return np.fromiter(numbers, np.int64, len(values))
+
+
+def _hashes(names: list[str], seed: int) -> np.ndarray:
+    start = hashlib.blake2b(f"{seed} ".encode(), digest_size=8)
+
+    def number(name: str) -> int:
+        digest = start.copy()
+        digest.update(name.encode("utf-8", "surrogateescape"))
+        return int.from_bytes(digest.digest())
+
+    return np.fromiter(map(number, names), np.uint64, len(names))
+
+
+def _quantile_bins(labels: np.ndarray) -> np.ndarray:
+    bins = int(np.clip(len(labels) // 20, 1, QUANTILE_BINS))
+    edges = np.quantile(labels, np.arange(1, bins) / bins)
+    return np.searchsorted(edges, labels, side="right")
+
+
+def _quota(totals: np.ndarray, fraction: float) -> np.ndarray:
+    if not fraction:
+        return np.zeros(len(totals))
+    return np.maximum(np.rint(totals * fraction), 1.0)
+
+
+def _fill_gaps(
+    side: np.ndarray,
+    pair_units: np.ndarray,
+    pair_classes: np.ndarray,
+    rank: np.ndarray,
+    wanted: list[int],
+) -> None:
+    """Moves single units, in place, until each class is on as many sides as it has units for.
+
+    Train comes first, so that a class too small for every side is at least learned.
+    """
+    num_classes = int(pair_classes.max(initial=-1)) + 1
+    units = np.bincount(pair_classes, minlength=num_classes)
+    counts = np.zeros((num_classes, len(SIDES)), np.int64)
+    np.add.at(counts, (pair_classes, side[pair_units]), 1)
+    needed = np.zeros_like(counts, dtype=bool)
+    for place, wanted_side in enumerate(wanted):
+        needed[:, wanted_side] = units > place
+    gaps = np.argwhere(needed & (counts == 0))
+    if not len(gaps):
+        return
+    by_unit = _Rows(pair_units, pair_classes)
+    by_class = _Rows(pair_classes, pair_units)
+    for label, target in gaps[np.lexsort((gaps[:, 1], units[gaps[:, 0]]))]:
+        if counts[label, target]:
+            continue  # filled by an earlier move
+        members = by_class.of(label)
+        spare = counts[label] - needed[label]
+        for unit in sorted(members.tolist(), key=lambda unit: (-spare[side[unit]], rank[unit])):
+            classes, source = by_unit.of(unit), side[unit]
+            if (counts[classes, source] > needed[classes, source]).all():
+                side[unit] = target
+                counts[classes, source] -= 1
+                counts[classes, target] += 1
+                break
+
+
+class _Rows:
+    """The values that belong to each key."""
+
+    def __init__(self, keys: np.ndarray, values: np.ndarray):
+        order = np.argsort(keys, kind="stable")
+        self.values = values[order]
+        self.starts = np.searchsorted(keys[order], np.arange(keys.max(initial=-1) + 2))
+
+    def of(self, key: int) -> np.ndarray:
+        return self.values[self.starts[key] : self.starts[key + 1]]
