@@ -2,13 +2,14 @@
 
 from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
-from tfsft.models.splitting import split_frozen
+from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
 
 __all__ = [
     "Counts",
     "ImageBackbone",
     "count_parameters",
+    "from_resized",
     "load_image_backbone",
     "resolve",
     "split_frozen",

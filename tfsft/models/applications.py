@@ -36,11 +36,10 @@ def load_application(name: str, image_size: int, pretrained: bool) -> keras.Mode
     """
     try:
         with _socket_timeout(_SILENCE_SECONDS):
-            return applications()[name](
+            model = applications()[name](
                 include_top=False,
                 weights="imagenet" if pretrained else None,
                 input_shape=(image_size, image_size, 3),
-                name="backbone",
             )
     except Exception as error:
         if "Input size must be at least" in str(error):
@@ -58,6 +57,8 @@ def load_application(name: str, image_size: int, pretrained: bool) -> keras.Mode
             "Without that network, copy the file into that folder, give --backbone a local folder "
             "with a model, or use --backbone auto, which falls back to efficientnet_lite0.",
         ) from error
+    model.name = "backbone"  # afterwards: EfficientNetV2 looks its architecture up by this argument
+    return model
 
 
 def application_preprocessing(name: str) -> list[keras.layers.Layer]:

@@ -125,20 +125,22 @@ def _units_by_size(backbone: keras.Model) -> list[tuple[int, keras.layers.Layer]
             needed[id(x)] = max(size, needed.get(id(x), 0))
         size_of[id(node.operation)] = max(size, size_of.get(id(node.operation), 0))
 
-    stage_of, start, stage = {}, None, 0
-    for size in sorted(set(size_of.values()), reverse=True):
-        # Convolutions without padding nibble at the edges; a stage ends where a third is gone.
-        if start is not None and size < 0.45 * start:
-            start, stage = size, stage + 1
-        start = start or size
-        stage_of[size] = stage
-
     layers = {id(node.operation): node.operation for node in ordered}  # each once, in order
-    return [
-        (stage_of[size_of[key]], layer)
-        for key, layer in layers.items()
-        if isinstance(layer, keras.layers.Layer)
-    ]
+    layers = {k: v for k, v in layers.items() if isinstance(v, keras.layers.Layer)}
+    learned = {size_of[key] for key, layer in layers.items() if _learns(layer)}
+    stage_of, start, stage = {}, None, 0
+    for size in sorted({size_of[key] for key in layers}, reverse=True):
+        # Convolutions without padding nibble at the edges; a stage ends where a third is gone.
+        # Padding before everything and pooling after it are no stages: they learn nothing.
+        if size in learned and (start is None or size < 0.45 * start):
+            stage += start is not None
+            start = size
+        stage_of[size] = stage
+    return [(stage_of[size_of[key]], layer) for key, layer in layers.items()]
+
+
+def _learns(layer: keras.layers.Layer) -> bool:
+    return bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
 
 
 def _area(shape: tuple[int | None, ...]) -> int:

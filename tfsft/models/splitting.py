@@ -1,11 +1,14 @@
 """Cuts a model where its frozen part ends, so that what never changes is computed once."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from tfsft.models.graph import is_functional, nodes
+
+_GIVEN_UP_AT_MOST = 8
 
 
 def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
@@ -26,25 +29,54 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     calls = _Calls(model)
     source = calls.source
 
-    constant, changing = {source}, []
+    constant, frozen, changing = {source}, [], []
     for node in calls.nodes:
         if constant.issuperset(calls.inputs(node)) and _is_constant(node.operation):
             constant.update(calls.outputs(node))
+            frozen.append(node)
         else:
             changing.append(node)
-    wanted = [key for node in changing for key in calls.inputs(node)] + calls.results
-    crossing = [key for key in dict.fromkeys(wanted) if key in constant]
+    cut = _narrow_cut(calls, frozen, changing)
+    frozen, changing = frozen[:cut], frozen[cut:] + changing
+    crossing = calls.crossing(frozen, changing)
 
     pictures = _input_like(calls.tensor[source], "resized")
-    frozen = calls.replay([n for n in calls.nodes if n not in changing], {source: pictures})
-    trunk = keras.Model(pictures, _one_or_list(frozen[key] for key in crossing), name="trunk")
+    computed = calls.replay(frozen, {source: pictures})
+    trunk = keras.Model(pictures, _one_or_list(computed[key] for key in crossing), name="trunk")
 
     inputs = {
         key: _input_like(calls.tensor[key], f"crossing_{i}") for i, key in enumerate(crossing)
     }
-    trained = calls.replay(changing, dict(inputs))
-    outputs = _one_or_list(trained[key] for key in calls.results)
+    computed = calls.replay(changing, dict(inputs))
+    outputs = _one_or_list(computed[key] for key in calls.results)
     return trunk, keras.Model(_one_or_list(inputs.values()), outputs, name="top")
+
+
+def from_resized(model: keras.Model) -> keras.Model:
+    """Returns the model without its layer `resize`, for pictures that have the right size already.
+
+    It shares the model's layers: what trains on pictures of a pipeline need not resize them again.
+    """
+    calls = _Calls(model)
+    pictures = _input_like(calls.tensor[calls.source], "resized")
+    computed = calls.replay(calls.nodes, {calls.source: pictures})
+    return keras.Model(pictures, _one_or_list(computed[key] for key in calls.results))
+
+
+def _narrow_cut(calls: "_Calls", frozen: list, changing: list) -> int:
+    """Returns how many of the frozen calls to leave in the trunk.
+
+    All of them, unless giving up the last few at least halves what crosses: a MobileNet block first
+    widens its input six-fold, and six times the memory costs more than doing that again.
+    """
+    if not any(getattr(node.operation, "weights", ()) for node in frozen):
+        return len(frozen)
+    sizes = {}
+    for cut in range(len(frozen), max(len(frozen) - _GIVEN_UP_AT_MOST, 0), -1):
+        crossing = calls.crossing(frozen[:cut], frozen[cut:] + changing)
+        sizes[cut] = sum(math.prod(calls.tensor[key].shape[1:]) for key in crossing)
+    best = min(sizes, key=sizes.get)
+    return best if sizes[best] <= sizes[len(frozen)] / 2 else len(frozen)
 
 
 class _Calls:
@@ -70,6 +102,12 @@ class _Calls:
 
     def outputs(self, node: Any) -> list[int]:
         return [self._key[id(x)] for x in node.outputs]
+
+    def crossing(self, frozen: list, changing: list) -> list[int]:
+        """Returns the tensors that the frozen calls hand to the changing ones, or to the output."""
+        made = {self.source}.union(*(self.outputs(node) for node in frozen))
+        wanted = [key for node in changing for key in self.inputs(node)] + self.results
+        return [key for key in dict.fromkeys(wanted) if key in made]
 
     def replay(self, calls: list, tensors: dict[int, Any]) -> dict[int, Any]:
         """Calls the same layers again, from other tensors; adds what they return."""

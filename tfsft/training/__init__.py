@@ -1,1 +1,27 @@
-"""TODO."""
+"""Training: devices, the exact `FineTuner`, optimizers and schedules, runs and their checkpoints."""
+
+from tfsft.training.confusion import ConfusionMatrix
+from tfsft.training.features import FrozenFeatures, predict, skip_frozen
+from tfsft.training.finetuner import FineTuner
+from tfsft.training.optimizers import OPTIMIZERS, make_optimizer
+from tfsft.training.run import Phase, Run
+from tfsft.training.schedules import SCHEDULES, make_schedule
+from tfsft.training.strategy import PRECISIONS, STRATEGIES, make_strategy, set_precision
+
+__all__ = [
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SCHEDULES",
+    "STRATEGIES",
+    "ConfusionMatrix",
+    "FineTuner",
+    "FrozenFeatures",
+    "Phase",
+    "Run",
+    "make_optimizer",
+    "make_schedule",
+    "make_strategy",
+    "predict",
+    "set_precision",
+    "skip_frozen",
+]

@@ -1,0 +1,86 @@
+"""Batches for training and evaluation: plan -> fetch -> transform -> prefetch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tfsft.data.plan import BatchPlan
+
+
+class Pipeline:
+    """Yields the batches of any epoch from any step on; what `FineTuner.fit` and `predict` read.
+
+    Args:
+        plan: The order of the examples.
+        labels: What the model should answer, `[size, ...]`; integers become one-hot vectors.
+        fetch: Called with the rows `[steps, batch]` and seeds `[steps, batch, 2]` of what is left of an epoch;
+            returns a dataset of batches `(inputs, ok)`. `ok` is False where an example could not be read: it then
+            counts with weight zero, and nothing takes its place.
+        num_classes: Width of the one-hot vectors.
+        weights: Weight of each example beside the plan's filler weights, float32 `[size]`.
+        finish: Changes a whole batch `(inputs, targets, weights, seed)` into `(inputs, targets)`, in graph.
+    """
+
+    def __init__(
+        self,
+        plan: BatchPlan,
+        labels: np.ndarray,
+        fetch: Callable[[np.ndarray, np.ndarray], tf.data.Dataset],
+        *,
+        num_classes: int | None = None,
+        weights: np.ndarray | None = None,
+        finish: Callable | None = None,
+    ):
+        self.plan = plan
+        self.labels = labels
+        self.fetch = fetch
+        self.num_classes = num_classes
+        self.weights = weights
+        self.finish = finish
+
+    @property
+    def steps(self) -> int:
+        """Batches in one epoch."""
+        return self.plan.steps
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
+        """Returns the batches of `epoch` from step `start` on: `(inputs, targets, weights)`.
+
+        Every random choice depends on (seed, epoch, row) or (seed, epoch, step) alone, so the batches from step
+        `start` on are the very ones an uninterrupted epoch would give.
+        """
+        rows, weights = self.plan.epoch(epoch)
+        rows, weights = rows[start:], weights[start:]
+        if self.weights is not None:
+            weights = weights * self.weights[rows]
+        seeds = _Seeds(self.plan.seed, epoch, rows, np.arange(start, self.steps))
+        inputs = self.fetch(rows, seeds.rows)
+        rest = tf.data.Dataset.from_tensor_slices((self.labels[rows], weights, seeds.steps))
+        integers = np.issubdtype(self.labels.dtype, np.integer)
+
+        def join(fetched, rest):  # noqa: ANN001, ANN202
+            (inputs, ok), (targets, weights, seed) = fetched, rest
+            if integers:
+                targets = tf.one_hot(targets, self.num_classes)
+            weights *= tf.cast(ok, weights.dtype)
+            if self.finish is not None:
+                inputs, targets = self.finish(inputs, targets, weights, seed)
+            return inputs, targets, weights
+
+        dataset = tf.data.Dataset.zip(inputs, rest).map(join)
+        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        options = tf.data.Options()
+        options.deterministic = True
+        # The plan is global already; sharding it again would lose examples.
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return dataset.with_options(options)
+
+
+class _Seeds:
+    """Seeds for stateless operations, two numbers each: `rows` `[steps, batch, 2]` and `steps` `[steps, 2]`."""
+
+    def __init__(self, seed: int, epoch: int, rows: np.ndarray, steps: np.ndarray):
+        salt = np.random.SeedSequence([seed, epoch]).generate_state(2).astype(np.int32)
+        self.rows = np.stack([rows.astype(np.int32) ^ salt[0], np.full(rows.shape, salt[1])], -1)
+        self.steps = np.stack([steps.astype(np.int32) ^ salt[1], np.full(steps.shape, salt[0])], -1)

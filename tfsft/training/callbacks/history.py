@@ -1,0 +1,43 @@
+"""history.csv: one row an epoch, the same for a run that was interrupted as for one that was not."""
+
+import csv
+import io
+from pathlib import Path
+
+import keras
+
+from tfsft.evaluation.atomic_write import atomic_write
+
+
+class History(keras.callbacks.Callback):
+    """Adds a row for every epoch of a phase; holds no wall times.
+
+    Args:
+        path: The file, written anew after each epoch.
+        phase: Name of the phase.
+        rows: Rows of the phases before; this one's are added to the list.
+    """
+
+    def __init__(self, path: Path, phase: str, rows: list[dict]):
+        super().__init__()
+        self.path = path
+        self.phase = phase
+        self.rows = rows
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds the epoch's row."""
+        row = {"phase": self.phase, "epoch": epoch + 1}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row |= {name: float(value) for name, value in (logs or {}).items()}
+        self.rows.append(row)
+        write_history(self.path, self.rows)
+
+
+def write_history(path: Path, rows: list[dict]) -> None:
+    """Writes all rows, with every column that any of them has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())

@@ -1,0 +1,177 @@
+"""Curves and pictures for TensorBoard, keyed on the optimizer's updates so that they go on over a resume."""
+
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsft.evaluation import plots
+
+POINTS_PER_EPOCH = 50
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes loss, metrics, learning rate and examples a second, per step and per epoch.
+
+    Per-step curves show each batch by itself: Keras's own logs are running means of the epoch.
+
+    Args:
+        folder: Gets `train/` and `validation/`.
+        batch_size: Examples in a global batch.
+        steps: Steps in an epoch.
+        offset: Updates of the phases before.
+        class_names: For the confusion matrix; empty where there is none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        batch_size: int,
+        steps: int,
+        offset: int = 0,
+        class_names: tuple[str, ...] = (),
+    ):
+        super().__init__()
+        self.folder = folder
+        self.batch_size = batch_size
+        self.every = max(1, steps // POINTS_PER_EPOCH)
+        self.offset = offset
+        self.class_names = class_names
+        self._last: dict[str, tuple[float, float]] = {}
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run so far."""
+        return self.offset + int(self.model.optimizer.iterations.numpy())
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Forgets what an interrupted run wrote after the point it is resumed from."""
+        for part in ("train", "validation"):
+            forget_after(self.folder / part, self.updates)
+        self._train = tf.summary.create_file_writer(str(self.folder / "train"))
+        self._validation = tf.summary.create_file_writer(str(self.folder / "validation"))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Starts the epoch's means anew."""
+        self._last = self._totals()
+        self._started = self._step_time = time.monotonic()
+        self._steps = 0
+        self._trained = None
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Writes the step's own values."""
+        self._steps += 1
+        updates = self.updates
+        if updates % self.every:
+            return
+        totals = self._totals()
+        now = time.monotonic()
+        with self._train.as_default(step=updates):
+            for name, (total, count) in totals.items():
+                before, count_before = self._last.get(name, (0.0, 0.0))
+                if count > count_before:
+                    tf.summary.scalar(f"step/{name}", (total - before) / (count - count_before))
+            tf.summary.scalar("step/learning_rate", float(self.model.optimizer.learning_rate))
+            rate = self.every * self.batch_size / max(now - self._step_time, 1e-9)
+            tf.summary.scalar("step/examples_per_second", rate)
+        self._last, self._step_time = totals, now
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Training time ends here."""
+        self._trained = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the epoch's values and the confusion matrix of its validation."""
+        seconds = (self._trained or time.monotonic()) - self._started
+        updates = self.updates
+        for name, value in (logs or {}).items():
+            writer = self._validation if name.startswith("val_") else self._train
+            with writer.as_default(step=updates):
+                tf.summary.scalar(f"epoch/{name.removeprefix('val_')}", value)
+        with self._train.as_default(step=updates):
+            tf.summary.scalar("epoch/learning_rate", float(self.model.optimizer.learning_rate))
+            rate = self._steps * self.batch_size / max(seconds, 1e-9)
+            tf.summary.scalar("epoch/examples_per_second", rate)
+        matrix = self._confusion_matrix()
+        if matrix is not None and any(name.startswith("val_") for name in logs or {}):
+            figure = plots.confusion_matrix(matrix, self.class_names)
+            with self._validation.as_default(step=updates):
+                tf.summary.image("confusion matrix", _pixels(plots.to_png(figure)))
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Closes the files."""
+        self.close()
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        self._train.close()
+        self._validation.close()
+
+    def _totals(self) -> dict[str, tuple[float, float]]:
+        """Sum and weight so far in the epoch of every metric that is a mean."""
+        metrics = [m for m in _flat(self.model.metrics) if isinstance(m, keras.metrics.Mean)]
+        return {m.name: (float(m.total.numpy()), float(m.count.numpy())) for m in metrics}
+
+    def _confusion_matrix(self) -> np.ndarray | None:
+        for metric in _flat(self.model.metrics):
+            if hasattr(metric, "matrix") and self.class_names:
+                return metric.matrix.numpy()
+        return None
+
+
+def _flat(metrics: list) -> list:
+    """Metrics with those that Keras keeps in containers."""
+    return [inner for m in metrics for inner in (m.metrics if hasattr(m, "metrics") else [m])]
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    return tf.io.decode_png(png, channels=3)[None]
+
+
+def write_images(folder: Path, step: int, images: dict[str, bytes]) -> None:
+    """Writes PNG pictures by their tags."""
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=step):
+        for tag, png in images.items():
+            tf.summary.image(tag, _pixels(png))
+    writer.close()
+
+
+def write_hyperparameters(folder: Path, settings: dict, metrics: dict[str, float]) -> None:
+    """Writes a run's settings and final metrics for the HParams page, which compares runs."""
+    from tensorboard.plugins.hparams import api
+
+    for old in folder.glob("events.*"):
+        old.unlink()
+    writer = tf.summary.create_file_writer(str(folder))
+    plain = {
+        k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()
+    }
+    with writer.as_default(step=0):
+        api.hparams(plain)
+        for name, value in metrics.items():
+            tf.summary.scalar(name, value)
+    writer.close()
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Removes events after `step` from the event files of a folder; a torn last record goes too."""
+    for path in folder.glob("events.*"):
+        kept, dropped = [], False
+        try:
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                event = tf.compat.v1.Event.FromString(record)
+                if event.step <= step:
+                    kept.append(record)
+                else:
+                    dropped = True
+        except tf.errors.DataLossError:
+            dropped = True
+        if dropped:
+            beside = path.with_name(f"writing-{path.name}")
+            with tf.io.TFRecordWriter(str(beside)) as writer:
+                for record in kept:
+                    writer.write(record)
+            beside.replace(path)

@@ -1,0 +1,88 @@
+"""What a person sees while a run works: sentences, progress bars, and the same in log.txt."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfsft.evaluation.wording import duration
+
+
+class Console:
+    """Says things on screen and in a log; draws bars on a terminal and plain lines elsewhere.
+
+    Args:
+        log: File that gets every sentence with its time; None keeps no log.
+        stream: Where sentences go, by default standard output.
+    """
+
+    def __init__(self, log: Path | None = None, stream: TextIO | None = None):
+        self.log = log
+        self._rich = RichConsole(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether someone watches, so that lines may be redrawn."""
+        return self._rich.is_terminal
+
+    def say(self, message: str) -> None:
+        """Prints a sentence and logs it."""
+        self._rich.print(message, markup=False)
+        self.note(message)
+
+    def note(self, message: str) -> None:
+        """Writes a sentence to the log alone."""
+        if self.log is not None:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
+
+    @contextmanager
+    def bar(self, title: str, unit: str = "") -> Iterator[Callable[..., None]]:
+        """Yields `update(done, total, text="")`: a bar with time left on a terminal, silence elsewhere."""
+        if not self.is_terminal:
+            yield lambda done, total, text="": None
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn(f"{unit} {{task.fields[text]}}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=self._rich, transient=True) as progress:
+            task = progress.add_task(title, total=None, text="")
+
+            def update(done: int, total: int, text: str = "") -> None:
+                progress.update(task, completed=done, total=total, text=text)
+
+            yield update
+
+    def reporter(self, title: str, unit: str = "") -> Callable[[int, int], None]:
+        """Returns `progress(done, total)` that opens a bar at the first call and closes it at the last.
+
+        Elsewhere than on a terminal it says one line at the start and one at the end.
+        """
+        state = {}
+
+        def progress(done: int, total: int) -> None:
+            if "update" not in state:
+                state["context"] = self.bar(title, unit)
+                state["update"] = state["context"].__enter__()
+                state["start"] = time.monotonic()
+                if not self.is_terminal:
+                    self.say(f"{title} ({total} {unit}) ...")
+            state["update"](done, total)
+            if done >= total:
+                state["context"].__exit__(None, None, None)
+                self.say(
+                    f"{title}: {total} {unit} in {duration(time.monotonic() - state['start'])}"
+                )
+                state.clear()
+
+        return progress
+

@@ -1,0 +1,216 @@
+"""What a frozen trunk says about each example, computed once instead of in every epoch."""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsft import models
+from tfsft.data.pipeline import Pipeline
+from tfsft.data.plan import BatchPlan
+
+if TYPE_CHECKING:
+    from tfsft.training.run import Run
+
+MEMORY = 2 << 30  # bytes of features kept in memory; more goes to a memory-mapped file
+
+
+class FrozenFeatures:
+    """The outputs of a frozen trunk for every example, in memory or beyond a budget on disk.
+
+    Training what is above the trunk on them gives the same result as the long way, to rounding, as long as the
+    trunk sees every example unchanged in every epoch. Nothing is computed before the first batch is asked for.
+
+    Args:
+        trunk: Frozen model, from the pipeline's inputs to what is trained on.
+        source: Unaugmented batches; its labels, weights and length are kept.
+        strategy: Computes on all of its replicas.
+        memory: Bytes of features to hold in memory.
+        folder: Where a larger file of features goes; it is removed with this object.
+        progress: Called with (done, total) examples.
+    """
+
+    def __init__(
+        self,
+        trunk: keras.Model,
+        source: Pipeline,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        memory: int = MEMORY,
+        folder: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        self.trunk = trunk
+        self.source = source
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.memory = memory
+        self.folder = folder
+        self.progress = progress
+        self.on_disk = False
+        self._parts = None
+        self._ok = None
+        self._files = None
+
+    def __del__(self):
+        if getattr(self, "_files", None) is not None:
+            shutil.rmtree(self._files, ignore_errors=True)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all features together."""
+        per_example = sum(
+            math.prod(t.shape[1:]) * np.dtype(tf.as_dtype(t.dtype).as_numpy_dtype).itemsize
+            for t in self.trunk.outputs
+        )
+        return per_example * self.source.plan.size
+
+    @property
+    def has_room(self) -> bool:
+        """Whether memory or the disk can hold the features."""
+        return self.bytes <= self.memory or self.bytes < shutil.disk_usage(self.folder or ".").free / 2
+
+    def pipeline(self, plan: BatchPlan | None = None) -> Pipeline:
+        """Returns batches of features in the order of `plan`, by default the source's own."""
+        plan = plan or self.source.plan
+        return Pipeline(
+            plan,
+            self.source.labels,
+            self._fetch,
+            num_classes=self.source.num_classes,
+            weights=self.source.weights,
+        )
+
+    def _fetch(self, rows: np.ndarray, seeds: np.ndarray) -> tf.data.Dataset:
+        if self._parts is None:
+            self._compute()
+        batches = tf.data.Dataset.from_tensor_slices(rows)
+        if not self.on_disk:
+            return batches.map(self._gather)
+        return batches.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _gather(self, rows):  # noqa: ANN001, ANN202
+        return _only([tf.gather(part, rows) for part in self._parts]), tf.gather(self._ok, rows)
+
+    def _read(self, rows):  # noqa: ANN001, ANN202
+        types = [tf.as_dtype(part.dtype) for part in self._parts]
+        parts = tf.numpy_function(
+            lambda rows: [part[rows] for part in self._parts], [rows], types, stateful=False
+        )
+        for part, array in zip(parts, self._parts, strict=True):
+            part.set_shape([rows.shape[0], *array.shape[1:]])
+        return _only(parts), tf.gather(self._ok, rows)
+
+    def _compute(self) -> None:
+        size, batch_size = self.source.plan.size, self.source.plan.batch_size
+        in_order = Pipeline(
+            BatchPlan(size, batch_size, shuffle=False),
+            np.zeros(size, np.float32),
+            self.source.fetch,
+        )
+        self.on_disk = self.bytes > self.memory
+        parts = [self._allocate(i, size, output) for i, output in enumerate(self.trunk.outputs)]
+        readable = np.empty(size, bool)
+        done = 0
+        for outputs, weights in run_batches(self.trunk, in_order, self.strategy):
+            count = min(batch_size, size - done)
+            for part, output in zip(parts, outputs, strict=True):
+                part[done : done + count] = output[:count]
+            readable[done : done + count] = weights[:count] > 0
+            done += count
+            if self.progress is not None:
+                self.progress(done, size)
+        with tf.device("CPU"):
+            self._ok = tf.constant(readable)
+            self._parts = parts if self.on_disk else [tf.constant(part) for part in parts]
+
+    def _allocate(self, index: int, size: int, output: keras.KerasTensor) -> np.ndarray:
+        shape = (size, *output.shape[1:])
+        dtype = tf.as_dtype(output.dtype).as_numpy_dtype
+        if not self.on_disk:
+            return np.empty(shape, dtype)
+        if self._files is None:
+            self._files = tempfile.mkdtemp(prefix="features-", dir=self.folder)
+        return np.memmap(Path(self._files) / f"{index}.bin", dtype, "w+", shape=shape)
+
+
+def skip_frozen(
+    run: "Run",
+    model: keras.Model,
+    train: Pipeline,
+    validation: Pipeline | None,
+    *,
+    augmented: bool = False,
+) -> tuple[keras.Model, Pipeline, Pipeline | None]:
+    """Leaves out of the training what is frozen and sees the same in every epoch.
+
+    Args:
+        run: For its strategy, its folder and its progress bars.
+        model: The recipe's model, with the layers to train set trainable.
+        train: Its training batches; `validation`: those it is validated on.
+        augmented: Whether the training examples change from epoch to epoch: then nothing can be left out.
+
+    Returns:
+        The network to train and the batches for it: the layers above the frozen trunk on the trunk's features, or
+        the whole from the resized picture on.
+    """
+    with run.strategy.scope():
+        trunk, top = models.split_frozen(model)
+        if augmented or not trunk.weights:
+            return models.from_resized(model), train, validation
+
+    def features(name: str, pipeline: Pipeline | None) -> Pipeline | None:
+        if pipeline is None:
+            return None
+        title = f"Computing frozen features of {name} examples"
+        progress = run.progress(title, "examples")
+        kept = FrozenFeatures(trunk, pipeline, strategy=run.strategy, folder=run.dir, progress=progress)
+        return kept.pipeline() if kept.has_room else pipeline
+
+    cached = features("training", train), features("validation", validation)
+    if any(new is old and old is not None for new, old in zip(cached, (train, validation), strict=True)):
+        run.say("The frozen features have no room in memory or on disk; computing them anew in every epoch.")
+        return models.from_resized(model), train, validation
+    return top, *cached
+
+
+def run_batches(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy):  # noqa: ANN201
+    """Yields `(outputs, weights)` of each batch in order: a list of arrays `[batch, ...]`, and `[batch]`."""
+
+    @tf.function(reduce_retracing=True)
+    def step(inputs):  # noqa: ANN001, ANN202
+        return strategy.run(lambda x: tf.nest.flatten(model(x, training=False)), (inputs,))
+
+    for inputs, _, weights in strategy.experimental_distribute_dataset(pipeline.epoch()):
+        outputs = [_joined(strategy, output) for output in step(inputs)]
+        yield outputs, _joined(strategy, weights)
+
+
+def predict(
+    model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs a model over all examples of a pipeline that does not shuffle.
+
+    Returns:
+        outputs: `[size, ...]` in the order of the examples, and ok: bool `[size]`, False where one was unreadable.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    outputs, weights = [], []
+    for (output,), weight in run_batches(model, pipeline, strategy):
+        outputs.append(output)
+        weights.append(weight)
+    size = pipeline.plan.size
+    return np.concatenate(outputs)[:size], np.concatenate(weights)[:size] > 0
+
+
+def _joined(strategy: tf.distribute.Strategy, value) -> np.ndarray:  # noqa: ANN001
+    return np.concatenate([v.numpy() for v in strategy.experimental_local_results(value)])
+
+
+def _only(parts: list) -> object:
+    return parts[0] if len(parts) == 1 else tuple(parts)

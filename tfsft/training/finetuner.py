@@ -1,0 +1,282 @@
+"""The model that is trained: Keras's `compile` and `fit` with a loss that is exact however a batch is cut up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfsft.data.pipeline import Pipeline
+from tfsft.errors import UserError
+
+
+class FineTuner(keras.Model):
+    """Wraps a model and trains it by `compile` and `fit` as any other.
+
+    The loss is the weighted sum over the *global* batch divided by the global sum of weights: over all replicas and
+    all accumulated parts. Regularisation counts once an update. Gradients are clipped after they are summed. So one
+    device, two replicas and four accumulated parts give the same weights to rounding, with uneven last batches too.
+
+    Args:
+        model: What is trained; its weights change in place.
+        accumulate: Parts each replica's share of a batch is computed in, one after another: the update is that of
+            the whole batch, the memory that of one part.
+        clip_norm: Largest global norm of the gradients; None does not clip.
+
+    Raises:
+        UserError: In `compile`, for what would make the result depend on how a batch is cut up.
+    """
+
+    def __init__(self, model: keras.Model, *, accumulate: int = 1, clip_norm: float | None = None):
+        super().__init__(name="fine_tuner")
+        self.model = model
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Calls the wrapped model."""
+        return self.model(inputs, training=training)
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        loss: str | keras.losses.Loss,
+        weighted_metrics: Sequence[str | keras.metrics.Metric] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training; metrics are weighted, so that filler examples never count.
+
+        Args:
+            optimizer: A Keras optimizer; clipping and accumulation are FineTuner's.
+            loss: Per-example loss, `[batch, ...]` in the shape of the weights; its own reduction is not used.
+            weighted_metrics: As in Keras.
+            **kwargs: Passed on to Keras: `run_eagerly`, `jit_compile`.
+        """
+        for name in ("metrics", "loss_weights"):
+            if kwargs.get(name) is not None:
+                raise UserError(
+                    f"FineTuner.compile was given {name}=.",
+                    "Filler examples have weight zero and must not count, so every metric is weighted.",
+                    "Use weighted_metrics= with one loss.",
+                )
+        if kwargs.get("steps_per_execution", 1) != 1:
+            raise UserError(
+                "FineTuner.compile was given steps_per_execution=.",
+                "Keras fails with it under several replicas, and updates could not be counted.",
+                "Leave it out.",
+            )
+        for name, instead in (
+            ("clipnorm", "FineTuner(clip_norm=...)"),
+            ("global_clipnorm", "FineTuner(clip_norm=...)"),
+            ("clipvalue", "FineTuner(clip_norm=...)"),
+            ("gradient_accumulation_steps", "FineTuner(accumulate=...)"),
+            ("ema_overwrite_frequency", "use_ema=True alone"),
+        ):
+            if getattr(optimizer, name, None):
+                raise UserError(
+                    f"The optimizer has {name}={getattr(optimizer, name)}.",
+                    "Inside an optimizer it acts on each replica alone, or fails under several.",
+                    f"Use {instead}.",
+                )
+        self._per_example_loss = _per_example(loss)
+        super().compile(optimizer=optimizer, loss=loss, weighted_metrics=weighted_metrics, **kwargs)
+
+    def train_step(self, data: Any) -> dict:
+        """One update on one global batch, from a replica's point of view."""
+        x, y, weights = _unpack(data)
+        replica = tf.distribute.get_replica_context()
+        variables = self.trainable_variables
+        gradients = self._summed_gradients(x, y, weights, variables)
+        total = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients = [tf.math.divide_no_nan(g, total) for g in gradients]
+        gradients = self._with_regularisation(gradients, variables)
+        if self.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm * self._loss_scale())
+        # The optimizer sums over replicas once more.
+        replicas = replica.num_replicas_in_sync
+        self.optimizer.apply([g / replicas for g in gradients], variables)
+        return self.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict:
+        """Loss and metrics of one batch."""
+        x, y, weights = _unpack(data)
+        self._measure(x, y, self(x, training=False), weights)
+        return self.get_metrics_result()
+
+    def _summed_gradients(self, x, y, weights, variables) -> list[tf.Tensor]:  # noqa: ANN001
+        """Gradients of the weighted sum of losses over this replica's examples, part by part."""
+
+        # A mean on the way keeps float16 gradients as small as users of loss scaling expect.
+        size = tf.cast(tf.size(weights), "float32")
+
+        def part_gradients(x, y, weights):  # noqa: ANN001, ANN202
+            with tf.GradientTape() as tape:
+                outputs = self(x, training=True)
+                losses = self._per_example_loss(y, outputs)
+                loss = tf.reduce_sum(losses * weights) / size * self._loss_scale()
+            self._measure(x, y, outputs, weights)
+            gradients = tape.gradient(
+                loss, [v.value for v in variables], unconnected_gradients="zero"
+            )
+            return [tf.convert_to_tensor(gradient) * size for gradient in gradients]
+
+        if self.accumulate == 1:
+            return part_gradients(x, y, weights)
+        parts = tf.nest.map_structure(self._cut, (x, y, weights))
+        sums = [tf.zeros(v.shape, v.dtype) for v in variables]
+
+        def body(i, sums):  # noqa: ANN001, ANN202
+            part = tf.nest.map_structure(lambda t: t[i], parts)
+            return i + 1, [s + g for s, g in zip(sums, part_gradients(*part), strict=True)]
+
+        # One part at a time: parallel parts would need the memory that accumulation saves.
+        _, sums = tf.while_loop(
+            lambda i, _: i < self.accumulate, body, (0, sums), parallel_iterations=1
+        )
+        return sums
+
+    def _cut(self, tensor: tf.Tensor) -> tf.Tensor:
+        size = tensor.shape[0]
+        if size is None or size % self.accumulate:
+            raise UserError(
+                f"A replica's share of a batch is {size} examples.",
+                f"It must be a multiple of --accumulate {self.accumulate}.",
+                "Choose a --batch-size that replicas times --accumulate divides.",
+            )
+        return tf.reshape(tensor, [self.accumulate, size // self.accumulate, *tensor.shape[1:]])
+
+    def _with_regularisation(self, gradients, variables) -> list[tf.Tensor]:  # noqa: ANN001
+        regularised = [v for v in variables if v.regularizer is not None]
+        if not regularised:
+            return gradients
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([v.regularizer(v) for v in regularised]) * self._loss_scale()
+        extra = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero")
+        return [g + e for g, e in zip(gradients, extra, strict=True)]
+
+    def _measure(self, x, y, outputs, weights) -> None:  # noqa: ANN001
+        losses = self._per_example_loss(y, outputs)
+        penalties = [v.regularizer(v) for v in self.trainable_variables if v.regularizer]
+        self._loss_tracker.update_state(losses + sum(penalties, 0.0), sample_weight=weights)
+        self.compute_metrics(x, y, outputs, sample_weight=weights)
+
+    def _loss_scale(self) -> tf.Tensor | float:
+        """Factor that keeps float16 gradients from vanishing; LossScaleOptimizer divides it out again."""
+        return self.optimizer.scale_loss(1.0) if self.optimizer is not None else 1.0
+
+    def fit(
+        self,
+        x: Any = None,
+        *args: Any,
+        validation_data: Any = None,
+        epochs: int = 1,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        phase: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains on a `Pipeline`; anything else goes to Keras's `fit` as it is.
+
+        Args:
+            x: Batches by (epoch, step); each epoch is read for exactly its number of steps.
+            *args: For Keras, when `x` is not a Pipeline.
+            validation_data: A `Pipeline` as well.
+            epochs: Passes over the data.
+            callbacks: Keras callbacks besides the phase's.
+            phase: A `training.Phase` from `Run.phase`: gives its callbacks and the place to go on from. A phase
+                that is finished returns at once.
+            **kwargs: For Keras.
+
+        Returns:
+            Keras's History.
+        """
+        if not isinstance(x, Pipeline):
+            return super().fit(
+                x,
+                *args,
+                validation_data=validation_data,
+                epochs=epochs,
+                callbacks=callbacks,
+                **kwargs,
+            )
+        if phase is not None and phase.finished:
+            return keras.callbacks.History()
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
+        first_epoch, first_step = 0, 0
+        if phase is not None:
+            first_epoch, first_step = phase.begin(
+                self,
+                epochs=epochs,
+                steps=x.steps,
+                batch_size=x.plan.batch_size,
+                size=x.plan.size,
+            )
+            callbacks = [*(callbacks or ()), *phase.callbacks]
+        shared = _SharedCallbacks(
+            callbacks, add_history=True, model=self, epochs=epochs, steps=x.steps
+        )
+        self.stop_training = bool(phase is not None and phase.stopped)
+        shared.begin()
+        for epoch in range(first_epoch, epochs):
+            if self.stop_training:
+                break
+            self._fit_epoch(x, epoch, first_step, validation_data, shared, kwargs)
+            first_step = 0
+        # With a moving average of the weights, the model ends with the average.
+        self.optimizer.finalize_variable_values(self.trainable_variables)
+        shared.end()
+        return self.history
+
+    def _fit_epoch(self, x, epoch, start, validation_data, callbacks, kwargs) -> None:  # noqa: ANN001
+        # Keras would overwrite weights with their moving average after every epoch: `fit` does it once, at the end.
+        finalize = self.optimizer.finalize_variable_values
+        self.optimizer.finalize_variable_values = lambda variables: None
+        try:
+            super().fit(
+                x.epoch(epoch, start),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                validation_data=validation_data.epoch() if validation_data is not None else None,
+                callbacks=callbacks,
+                verbose=0,
+                shuffle=False,
+                **kwargs,
+            )
+        finally:
+            self.optimizer.finalize_variable_values = finalize
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's `evaluate`, for a `Pipeline` too."""
+        return super().evaluate(x.epoch() if isinstance(x, Pipeline) else x, *args, **kwargs)
+
+
+class _SharedCallbacks(keras.callbacks.CallbackList):
+    """One list of callbacks over many calls of Keras's `fit`: training begins and ends once."""
+
+    def begin(self) -> None:
+        super().on_train_begin()
+
+    def end(self) -> None:
+        super().on_train_end(None)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        pass
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        pass
+
+
+def _per_example(loss: str | keras.losses.Loss) -> Any:
+    """Returns a loss before Keras reduces it, in float32 whatever the model computes in."""
+    loss = keras.losses.get(loss)
+    compute = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    return lambda y, outputs: tf.cast(compute(y, tf.cast(outputs, "float32")), "float32")
+
+
+def _unpack(data: Any) -> tuple:
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if weights is None:
+        weights = tf.ones(tf.shape(y)[:1])
+    return x, y, weights

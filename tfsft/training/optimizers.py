@@ -1,0 +1,78 @@
+"""Optimizers by name, with weight decay where it belongs and, if asked for, a rate of its own for each layer."""
+
+from collections.abc import Mapping
+
+import keras
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "lion", "muon")
+# Weight decay pulls matrices towards zero; biases and normalisation have no reason to be there.
+NOT_DECAYED = ("bias", "gamma", "beta", "scale", "embedding")
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    *,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    ema: float = 0.0,
+    rate_factors: Mapping[str, float] | None = None,
+    exclude_layers: tuple[str, ...] = (),
+) -> keras.optimizers.Optimizer:
+    """Returns a Keras optimizer.
+
+    Args:
+        name: One of `OPTIMIZERS`.
+        learning_rate: A rate or a schedule.
+        weight_decay: Decoupled weight decay (adamw, sgd, lion, muon), never on biases, normalisation or embeddings.
+        momentum: sgd's, with Nesterov's correction.
+        ema: Momentum of an exponential moving average of the weights; 0 keeps none.
+        rate_factors: Factor on the rate, and on the decay, of each variable by its path; 1 where not named.
+        exclude_layers: muon: layers, by words in their path, that are trained with adamw (the output layer).
+    """
+    common = {"learning_rate": learning_rate}
+    if ema:
+        common |= {"use_ema": True, "ema_momentum": ema}
+    decay = weight_decay or None
+    optimizer = {
+        "adam": lambda: keras.optimizers.Adam(**common),
+        "adamw": lambda: keras.optimizers.AdamW(weight_decay=weight_decay, **common),
+        "sgd": lambda: keras.optimizers.SGD(
+            momentum=momentum, nesterov=momentum > 0, weight_decay=decay, **common
+        ),
+        "lion": lambda: keras.optimizers.Lion(weight_decay=decay, **common),
+        "muon": lambda: keras.optimizers.Muon(
+            weight_decay=decay, exclude_layers=list(exclude_layers), **common
+        ),
+    }[name]()
+    optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
+    if rate_factors:
+        _scale_rates(optimizer, rate_factors)
+    return optimizer
+
+
+def _scale_rates(optimizer: keras.optimizers.Optimizer, factors: Mapping[str, float]) -> None:
+    """Multiplies the rate of each update and each decay by its variable's factor.
+
+    Scaling gradients instead would change nothing: Adam and its kin divide it out again.
+    """
+    update_step, apply_decay = optimizer.update_step, optimizer._apply_weight_decay
+
+    def factor_of(variable) -> float:  # noqa: ANN001
+        known = optimizer._trainable_variables[optimizer._get_variable_index(variable)]
+        return factors.get(known.path, 1.0)
+
+    def scaled_update(gradient, variable, learning_rate) -> None:  # noqa: ANN001
+        update_step(gradient, variable, learning_rate * factor_of(variable))
+
+    def scaled_decay(variables) -> None:  # noqa: ANN001
+        if optimizer.weight_decay is None:
+            return
+        whole = optimizer.weight_decay
+        for variable in variables:
+            optimizer.weight_decay = whole * factor_of(variable)
+            apply_decay([variable])
+        optimizer.weight_decay = whole
+
+    optimizer.update_step = scaled_update
+    optimizer._apply_weight_decay = scaled_decay

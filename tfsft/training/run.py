@@ -1,0 +1,549 @@
+"""One run of a recipe: its folder, seed, devices, phases, checkpoints, and what it leaves."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfsft
+from tfsft import evaluation
+from tfsft.data.image_feed import explain_unreadable
+from tfsft.data.pipeline import Pipeline
+from tfsft.errors import UsageError, UserError
+from tfsft.evaluation import plots
+from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.evaluation.wording import duration
+from tfsft.training import strategy as strategies
+from tfsft.training.callbacks import (
+    Checkpointer,
+    History,
+    KeepBest,
+    LossCheck,
+    ProgressDisplay,
+    StepLimit,
+    TensorBoard,
+)
+from tfsft.training.callbacks.history import write_history
+from tfsft.training.callbacks.tensorboard import write_hyperparameters, write_images
+from tfsft.training.checkpoints import Checkpoints, restore
+from tfsft.training.console import Console
+from tfsft.training.features import predict
+from tfsft.training.finetuner import FineTuner
+from tfsft.training.signals import Signals
+
+FORMAT = 1
+MAY_CHANGE = ("epochs", "max_steps")  # settings that may differ when a run is resumed
+
+
+class Run:
+    """Owns everything around the training of one recipe; used as a context manager.
+
+    Args:
+        recipe: Name of the recipe.
+        settings: The recipe's Config.
+        run_dir: Folder of the run; by default `runs/RECIPE-DATE-TIME`. Must be new.
+        resume: Folder of a run to go on with, instead of `run_dir`.
+        recipe_file: The recipe, copied into the run folder.
+        strategy: One of `training.STRATEGIES`, with `devices` as in `training.make_strategy`.
+        precision: One of `training.PRECISIONS`.
+        command: What was typed, to print the command that goes on.
+        debug: Leaves TensorFlow's own messages on.
+
+    Raises:
+        UsageError: For a folder that exists, or one that is no run.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        settings: Any = None,
+        *,
+        run_dir: str | Path | None = None,
+        resume: str | Path | None = None,
+        recipe_file: str | Path | None = None,
+        strategy: str = "auto",
+        devices: str | None = None,
+        precision: str = "auto",
+        command: list[str] | None = None,
+        debug: bool = False,
+    ):
+        strategies.require_tensorflow()
+        self.recipe = recipe
+        self.settings = dataclasses.asdict(settings) if settings is not None else {}
+        self.recipe_file = Path(recipe_file) if recipe_file else None
+        self.resuming = resume is not None
+        self.dir = Path(resume or run_dir or time.strftime(f"runs/{recipe}-%Y%m%d-%H%M%S"))
+        self.command = command or ["tfsft", "run", str(recipe_file or recipe)]
+        self._check_folder()
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.console = Console(self.dir / "log.txt")
+        self.signals = Signals()
+        self.checkpoints = Checkpoints(self.dir / "checkpoints")
+        self.strategy = strategies.make_strategy(strategy, devices)
+        self.precision = strategies.set_precision(precision, self.strategy)
+        self.seed = int(self.settings.get("seed", 0))
+        keras.utils.set_random_seed(self.seed)
+        self.model: keras.Model | None = None
+        self.metrics: dict = {"format": FORMAT}
+        self._phases: list[Phase] = []
+        self._started = time.monotonic()
+        self._resumed = None
+        self._facts = {"finished": {}, "updates": 0, "history": [], "seconds": {}, "total_seconds": 0.0}
+        self._read_checkpoint()
+        self._write_config()
+        if self.recipe_file is not None:
+            shutil.copyfile(self.recipe_file, self.dir / "recipe.py")
+
+    def __enter__(self) -> "Run":
+        self.signals.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        self.signals.__exit__()
+        for phase in self._phases:
+            phase.close()
+        if error is not None:
+            self.console.note(f"{kind.__name__}: {error}")
+            explained = explain_unreadable(error)
+            if explained is not None:
+                raise explained from error
+
+    # What the run says
+
+    def say(self, message: str) -> None:
+        """Prints a sentence and keeps it in log.txt."""
+        self.console.say(message)
+
+    def progress(self, title: str, unit: str = "") -> Callable[[int, int], None]:
+        """Returns `progress(done, total)` that draws a bar while something long goes on."""
+        return self.console.reporter(title, unit)
+
+    @property
+    def resume_command(self) -> str | None:
+        """What a person types to go on, once there is something to go on from."""
+        words, skip = [], False
+        for word in self.command:  # the folder is named anew
+            if skip or word in ("--resume", "--run-dir"):
+                skip = not skip
+            elif not word.startswith(("--resume=", "--run-dir=")):
+                words.append(word)
+        return shlex.join([*words, "--resume", str(self.dir)])
+
+    # Begin
+
+    def begin(
+        self,
+        model: keras.Model,
+        *,
+        task: Mapping[str, Any],
+        data: Mapping[str, Any],
+    ) -> None:
+        """Takes the recipe's model, and writes down what it is for and what data it sees.
+
+        When a run is resumed, the model's weights are those of the checkpoint from here on.
+
+        Args:
+            model: What `build_model` returned.
+            task: What predict, serve and export need to know: task, class_names, ...
+            data: Facts for config.json: fingerprint, sizes of the splits, warnings.
+        """
+        self.model = model
+        self.task = {"format": FORMAT, **task}
+        _write_json(self.dir / "task.json", self.task)
+        before = self.config.get("data", {})
+        if self.resuming and before and before.get("fingerprint") != data.get("fingerprint"):
+            raise UserError(
+                f"The data is not what {self.dir} was trained on: fingerprint {data.get('fingerprint')}, "
+                f"was {before.get('fingerprint')}.",
+                "A resumed run sees the same examples.",
+                "Bring back the data as it was, or start a new run.",
+            )
+        self.config["data"] = dict(data)
+        self.config["model"] = {"parameters": int(model.count_params())}
+        self._write_config()
+        if self._resumed is not None:
+            restore("model", model.variables, self._resumed.arrays)
+            self.say(f"Going on from {_place(self._resumed.facts)}.")
+        for warning in data.get("warnings", ()):
+            self.say(f"Note: {warning}")
+
+    # Phases
+
+    def phase(
+        self,
+        name: str,
+        *,
+        monitor: str = "val_loss",
+        patience: int | None = None,
+        max_updates: int | None = None,
+        class_names: tuple[str, ...] = (),
+    ) -> "Phase":
+        """Returns a named phase of training, for `FineTuner.fit(phase=...)`.
+
+        Args:
+            name: Names it in checkpoints, history.csv and on screen; unique within the run.
+            monitor: What its best epoch is judged by.
+            patience: Epochs without a better value until it ends; None trains them all.
+            max_updates: Ends it after so many updates.
+            class_names: For the confusion matrix of each epoch in TensorBoard.
+        """
+        if any(phase.name == name for phase in self._phases):
+            raise ValueError(f"There is a phase '{name}' already.")
+        phase = Phase(self, name, KeepBest(monitor, patience), max_updates, class_names)
+        self._phases.append(phase)
+        return phase
+
+    def save_checkpoint(self, arrays: Mapping[str, np.ndarray], facts: dict) -> None:
+        """Writes a checkpoint; `--resume` goes on from the newest."""
+        self.checkpoints.save(arrays, facts)
+        self.signals.resume_command = self.resume_command
+
+    # End
+
+    def evaluate(
+        self,
+        model: keras.Model,
+        pipelines: Mapping[str, Pipeline | None],
+        *,
+        labels: str,
+        class_names: tuple[str, ...] = (),
+        ids: list[str] | None = None,
+    ) -> list[evaluation.Prediction]:
+        """Scores a model on held-out splits; writes metrics.json and predictions.csv.
+
+        Args:
+            model: From a pipeline's inputs to answers.
+            pipelines: By split: "validation", "test"; None where there is none. The predictions written are those
+                of the last one that is there.
+            labels: "single", "multi" or "regression".
+            class_names: By class number.
+            ids: Names of the examples of that last split.
+
+        Returns:
+            The rows of predictions.csv, worst mistakes first.
+        """
+        rows = []
+        for split, pipeline in pipelines.items():
+            self.metrics[split] = None
+            if pipeline is None:
+                continue
+            start = time.monotonic()
+            outputs, ok = predict(model, pipeline, self.strategy)
+            truth = pipeline.labels[ok]
+            self.metrics[split] = evaluation.evaluate(labels, truth, outputs[ok], class_names)
+            names = ids if ids is not None and len(ids) == len(ok) else [str(i) for i in range(len(ok))]
+            last = (truth, outputs[ok], [n for n, good in zip(names, ok, strict=True) if good])
+            self._facts["seconds"][f"evaluate {split}"] = round(time.monotonic() - start, 3)
+            self.say(f"{split}: {_headline(self.metrics[split])}")
+        if any(pipelines.values()):
+            truth, outputs, names = last
+            rows = evaluation.write_predictions(
+                self.dir / "predictions.csv", names, truth, outputs, class_names, kind=labels
+            )
+        self._write_metrics()
+        return rows
+
+    def save(self, model: keras.Model) -> Path:
+        """Writes model.keras, with task.json inside the archive as well."""
+        path = self.dir / "model.keras"
+        beside = self.dir / ".writing-model.keras"
+        model.save(beside)
+        with zipfile.ZipFile(beside, "a") as archive:
+            archive.writestr("task.json", json.dumps(self.task, indent=1))
+        os.replace(beside, path)
+        return path
+
+    def show_pictures(self, title: str, pictures: Any, captions: Sequence[str] = ()) -> None:
+        """Adds a page of pictures, uint8 `[n, height, width, 3]`, to TensorBoard."""
+        page = plots.picture_grid(list(np.asarray(pictures)), captions)
+        folder = self.dir / "tensorboard" / "train"
+        write_images(folder, self._facts["updates"], {title: plots.to_png(page)})
+
+    def report(self, thumbnails: Mapping[str, bytes] | None = None) -> Path:
+        """Writes metrics.json, the HParams page of TensorBoard and report.html, and says where things are.
+
+        Args:
+            thumbnails: PNG pictures of examples by their ids, for the worst mistakes.
+        """
+        self._facts["total_seconds"] += time.monotonic() - self._started
+        self._started = time.monotonic()
+        self._write_metrics()
+        split = "test" if self.metrics.get("test") else "validation"
+        final = {
+            f"{split}/{name}": value
+            for name, value in (self.metrics.get(split) or {}).items()
+            if isinstance(value, int | float)
+        }
+        write_hyperparameters(self.dir / "tensorboard", self.settings, final)
+        path = evaluation.write_report(self.dir, thumbnails=dict(thumbnails or {}))
+        self.say(f"Took {duration(self._facts['total_seconds'])}. Report: {path}")
+        self.say(f"Use it: tfsft predict {self.dir} INPUT")
+        return path
+
+    # Inside
+
+    def _check_folder(self) -> None:
+        if self.resuming:
+            if not (self.dir / "config.json").is_file():
+                raise UsageError(
+                    f"{self.dir} is not the folder of a run.",
+                    "--resume takes a folder that tfsft run has made; it holds a config.json.",
+                    "Check the path, or start a new run without --resume.",
+                )
+            return
+        if self.dir.exists() and (not self.dir.is_dir() or any(self.dir.iterdir())):
+            raise UsageError(
+                f"The run folder {self.dir} exists already.",
+                "A new run gets a folder of its own, so that nothing is overwritten.",
+                f"Go on with it by --resume {self.dir}, or choose another --run-dir.",
+            )
+
+    def _read_checkpoint(self) -> None:
+        self.config = {}
+        if not self.resuming:
+            return
+        self.config = json.loads((self.dir / "config.json").read_text())
+        grown = self._compare_settings(self.config.get("settings", {}))
+        for checkpoint in self.checkpoints.newest_first():
+            # With more epochs to train, the state before a phase's end is the one to go on from.
+            if grown and checkpoint.facts["phase"] is None:
+                last = self._resumed
+                self._resumed = last or checkpoint
+                continue
+            if grown or self._resumed is None:
+                self._resumed = checkpoint
+            break
+        for damaged in self.checkpoints.damaged:
+            self.say(f"A checkpoint is damaged and was passed over: {damaged}")
+        if self._resumed is None:
+            self.say("No checkpoint was written before; starting from the beginning.")
+            return
+        self._facts = dict(self._resumed.facts)
+        self.signals.resume_command = self.resume_command
+        write_history(self.dir / "history.csv", self._facts["history"])
+
+    def _compare_settings(self, before: dict) -> bool:
+        """Refuses settings that would make the resumed run another one; returns whether epochs grew."""
+        changed = {
+            name: (before.get(name), value)
+            for name, value in self.settings.items()
+            if name not in MAY_CHANGE and _plain(value) != before.get(name)
+        }
+        if changed:
+            lines = "; ".join(f"{n} was {old!r}, now {new!r}" for n, (old, new) in changed.items())
+            raise UsageError(
+                f"These settings differ from those of {self.dir}: {lines}.",
+                f"A resumed run keeps its settings; only {' and '.join(MAY_CHANGE)} may change.",
+                "Leave them out, or start a new run.",
+            )
+        old, new = before.get("epochs"), self.settings.get("epochs")
+        if old is None or new is None or new == old:
+            return False
+        if new < old:
+            self.say(f"--epochs {new} is less than the {old} of before: phases beyond it end where they are.")
+            return False
+        self.say(
+            f"--epochs grows from {old} to {new}: learning-rate schedules are stretched over {new} epochs, so the "
+            "rate jumps up to where such a schedule would be now. Phases that were followed by another stay as they are."
+        )
+        return True
+
+    def _write_config(self) -> None:
+        devices = [d.name.removeprefix("/device:").lower() for d in tf.config.list_logical_devices()]
+        self.config |= {
+            "format": FORMAT,
+            "recipe": self.recipe,
+            "recipe_sha256": _sha256(self.recipe_file),
+            "settings": {name: _plain(value) for name, value in self.settings.items()},
+            "seed": self.seed,
+            "device": {
+                "devices": devices,
+                "strategy": type(self.strategy).__name__,
+                "replicas": self.strategy.num_replicas_in_sync,
+                "precision": self.precision,
+                "cpu_count": os.cpu_count(),
+                "platform": platform.platform(),
+            },
+            "versions": {
+                "tfsft": tfsft.__version__,
+                "python": platform.python_version(),
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "numpy": np.__version__,
+            },
+        }
+        _write_json(self.dir / "config.json", self.config)
+
+    def _write_metrics(self) -> None:
+        facts = self._facts
+        phases = {name: done["seconds"] for name, done in facts["finished"].items()}
+        trained = [done["trained_parameters"] for done in facts["finished"].values()]
+        total = facts["total_seconds"] + time.monotonic() - self._started
+        self.metrics["timing"] = {
+            "total_seconds": round(total, 3),
+            "phases": phases,
+            **{f"{k.replace(' ', '_')}_seconds": v for k, v in facts["seconds"].items()},
+        }
+        self.metrics["parameters"] = {
+            "total": self.config.get("model", {}).get("parameters"),
+            "trained": max(trained, default=0),
+        }
+        _write_json(self.dir / "metrics.json", self.metrics)
+
+
+class Phase:
+    """One named `fit` of a run: its callbacks, and its place in the checkpoints.
+
+    Made by `Run.phase`. `finished` says whether an earlier process has trained it to its end.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        best: KeepBest,
+        max_updates: int | None,
+        class_names: tuple[str, ...],
+    ):
+        self.run = run
+        self.name = name
+        self.best = best
+        self.max_updates = max_updates
+        self.class_names = class_names
+        self.checkpointer = Checkpointer(self)
+        self.callbacks: list[keras.callbacks.Callback] = []
+        self.seconds = 0.0
+        self._display: ProgressDisplay | None = None
+        self._tensorboard: TensorBoard | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to its end before this run was resumed."""
+        return self.name in self.run._facts["finished"]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping has ended it."""
+        return self.best.stopped
+
+    def begin(self, tuner: FineTuner, *, epochs: int, steps: int, batch_size: int, size: int) -> tuple[int, int]:
+        """Prepares the callbacks and puts the state of a checkpoint back.
+
+        Returns:
+            The epoch and the step in it to go on with.
+        """
+        run = self.run
+        self.tuner, self.epochs, self.steps = tuner, epochs, steps
+        self._started = time.monotonic()
+        self._display = ProgressDisplay(run.console, self.name, batch_size, size)
+        self._tensorboard = TensorBoard(
+            run.dir / "tensorboard", batch_size, steps, run._facts["updates"], self.class_names
+        )
+        history = History(run.dir / "history.csv", self.name, run._facts["history"])
+        ema = getattr(tuner.optimizer, "inner_optimizer", tuner.optimizer).use_ema
+        self.callbacks = [
+            LossCheck(self),
+            *([StepLimit(self.max_updates)] if self.max_updates else []),
+            # Validation sees the moving average, training does not.
+            *([keras.callbacks.SwapEMAWeights()] if ema else []),
+            self.best,
+            history,
+            self._tensorboard,
+            self._display,
+            self.checkpointer,
+        ]
+        resumed = run._resumed
+        if resumed is None or resumed.facts["phase"] != self.name:
+            return 0, 0
+        facts = resumed.facts
+        restore("optimizer", tuner.optimizer.variables, resumed.arrays)
+        self.checkpointer.metrics = resumed.arrays if facts["step"] else None
+        self.checkpointer.first_step = self._display.first_step = facts["step"]
+        self.best.load_state(facts["best"])
+        self.best.weights = {k: v for k, v in resumed.arrays.items() if k.startswith("best/")}
+        self.seconds = facts["phase_seconds"]
+        return facts["epoch"], facts["step"]
+
+    def facts(self, epoch: int, step: int) -> dict:
+        """What a checkpoint of this phase says besides its arrays."""
+        run = self.run
+        return {
+            **run._facts,
+            "phase": self.name,
+            "epoch": epoch,
+            "step": step,
+            "best": self.best.state(),
+            "phase_seconds": self.seconds + time.monotonic() - self._started,
+            "total_seconds": run._facts["total_seconds"] + time.monotonic() - run._started,
+        }
+
+    def finish(self) -> None:
+        """Writes down that the phase is done, with the weights it ends with."""
+        from tfsft.training.checkpoints import state_of
+
+        run = self.run
+        updates = int(self.tuner.optimizer.iterations.numpy())
+        run._facts["updates"] += updates
+        run._facts["finished"][self.name] = {
+            "epochs": self.epochs,
+            "updates": updates,
+            "best_epoch": None if self.best.best_epoch is None else self.best.best_epoch + 1,
+            "trained_parameters": int(sum(np.prod(v.shape) for v in self.tuner.trainable_variables)),
+            "seconds": round(self.seconds + time.monotonic() - self._started, 3),
+        }
+        if self.stopped:
+            run.say(f"{self.name}: no better for {self.best.patience} epochs, stopped early.")
+        if self.best.best_epoch is not None:
+            run.say(f"{self.name}: the weights of epoch {self.best.best_epoch + 1} are the best and are kept.")
+        total = run._facts["total_seconds"] + time.monotonic() - run._started
+        facts = {**run._facts, "phase": None, "total_seconds": total}
+        run.save_checkpoint(state_of("model", run.model.variables), facts)
+
+    def keep_best_model(self) -> Path | None:
+        """Writes model.keras with the best weights so far, if an epoch was finished; for a training that fails."""
+        if not self.best.weights:
+            return None
+        restore("best", self.tuner.model.weights, self.best.weights)
+        return self.run.save(self.run.model)
+
+    def close(self) -> None:
+        """Takes the bar off the screen and closes the event files."""
+        if self._display is not None:
+            self._display.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def _place(facts: dict) -> str:
+    if facts["phase"] is None:
+        return f"the end of phase '{list(facts['finished'])[-1]}'"
+    return f"phase '{facts['phase']}', epoch {facts['epoch'] + 1}, step {facts['step'] + 1}"
+
+
+def _headline(metrics: dict) -> str:
+    names = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "mae", "rmse", "r2")
+    return " · ".join(f"{n} {metrics[n]:.4f}" for n in names if metrics.get(n) is not None)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _sha256(path: Path | None) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+
+
+def _write_json(path: Path, content: dict) -> None:
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
