@@ -103,7 +103,7 @@ def write_report(
         "duration": duration,
         "count": lambda value: f"{value:,}",
         "plain": plain,
-        "short": lambda name: plots.shorten(name, 48),
+        "short": lambda name: plots.shorten(name, 80),
     }
     source = resources.files("tfsft.evaluation").joinpath("report.html").read_text("utf-8")
     page = environment.from_string(source).render(_context(run_dir, thumbnails or {}, notes))
@@ -420,7 +420,7 @@ def _out_of(right: int, examples: int) -> tuple[str, str]:
 
 
 def _quoted(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(f"“{plots.shorten(name, 48)}”" for name in names[:limit])
+    shown = ", ".join(f"“{plots.shorten(name, 80)}”" for name in names[:limit])
     return shown + (f" and {len(names) - limit:,} more classes" if len(names) > limit else "")
 
 
