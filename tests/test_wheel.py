@@ -38,14 +38,15 @@ def installed(wheel, tmp_path_factory):
     def python(*words):
         # -S leaves out the .pth files, and with them an editable install of the checkout.
         paths = os.pathsep.join([str(target), *site.getsitepackages()])
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-S", *words],
             cwd=target.parent,
             env=os.environ | {"PYTHONPATH": paths},
             capture_output=True,
             text=True,
-            check=True,
-        ).stdout
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return python
 
