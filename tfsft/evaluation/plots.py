@@ -64,8 +64,8 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
     """Returns what the examples of each class (rows) were taken for (columns).
 
-    The stronger the colour, the larger the share of the row. Up to 20 classes carry their counts. Of
-    more than 30 classes, those most often confused are shown, the ones confused with each other
+    The stronger the colour, the larger the share of the row. Up to 20 classes carry their counts.
+    Of more than 30 classes, those most often confused are shown, the ones confused with each other
     side by side.
 
     Args:
