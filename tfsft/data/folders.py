@@ -223,8 +223,9 @@ def missing_folder(path: str) -> UserError:
         names = os.listdir(parent)
     except OSError:
         names = []
+    hint = nearest(os.path.basename(os.path.normpath(path)), [*names, "digits"])
     return UserError(
-        f"There is no {path}.{nearest(os.path.basename(os.path.normpath(path)), names)}",
+        f"There is no {path}.{hint}",
         "--data is a folder, a CSV, TSV, JSONL or Parquet file, tfds:NAME, or digits.",
         f"Check the name; {parent} holds: "
         f"{shorten(sorted(names, key=natural_key), 8) or 'nothing'}.",
