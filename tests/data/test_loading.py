@@ -168,8 +168,8 @@ def test_bad_pictures_stop(flowers):
     spoil(flowers, [3, 4, 5, 6, 7, 8, 9])
     found = message(flowers)
     assert "7 of 30 pictures" in found
-    assert "tulips/3.png: " in found
-    assert "tulips/7.png: " in found
+    assert "tulips/3.png is empty" in found
+    assert "tulips/7.png is empty" in found
     assert "tulips/8.png" not in found
     assert "2 more" in found
     assert "--on-bad skip" in found

@@ -119,7 +119,7 @@ def test_bad_files_have_a_reason(tmp_path, monkeypatch, picture):
     assert all(reasons[:-1])
     assert reasons[-1] is None
     assert reasons[3] == reasons[4] == "is not a file"
-    assert reasons[5] == reasons[7] == "there is no such file"
+    assert reasons[5] == reasons[7] == "does not exist"
     monkeypatch.setattr(sources, "MAX_FILE_BYTES", 20)
     assert "larger" in storage.check(len(names) - 1)[1]
 

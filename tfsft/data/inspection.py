@@ -73,7 +73,7 @@ class Inspection:
         """Returns what a person should look at, a sentence each; empty when all is well."""
         found = []
         if self.bad:
-            shown = [f"{example.id} ({example.reason})" for example in self.bad]
+            shown = [f"{example.id} {example.reason}" for example in self.bad]
             found.append(f"{len(self.bad)} pictures cannot be used: {shorten(shown)}.")
         found += self.warnings
         if self.duplicates:

@@ -230,7 +230,7 @@ def _digits(task: str, class_names: tuple[str, ...] | None) -> Listing:
 def _check_bad(bad: tuple[BadExample, ...], total: int, data: str, on_bad: str) -> None:
     if not bad or (on_bad == "skip" and len(bad) <= MAX_BAD_SHARE * total):
         return
-    lines = [f"  {example.id}: {example.reason}" for example in bad[:5]]
+    lines = [f"  {example.id} {example.reason}" for example in bad[:5]]
     if len(bad) > 5:
         lines.append(f"  and {len(bad) - 5} more (tfsft check lists all of them)")
     skip = "leave them out with --on-bad skip"

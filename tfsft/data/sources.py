@@ -46,7 +46,7 @@ class FileStorage:
             with open(self.paths[row], "rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
-            return "", "there is no such file"
+            return "", "does not exist"
         except (OSError, ValueError) as error:  # ValueError: a path with a null character
             return "", f"cannot be read: {getattr(error, 'strerror', None) or error}"
         if len(data) > MAX_FILE_BYTES:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -22,7 +23,7 @@ class BadExample:
 
     Args:
         id: How a person finds it.
-        reason: What is wrong with it.
+        reason: What is wrong with it, in words that follow its name.
     """
 
     id: str
@@ -55,6 +56,30 @@ class Splits:
         """Returns the splits that there are, by name."""
         found = {name: getattr(self, name) for name in SIDES}
         return {name: source for name, source in found.items() if source is not None}
+
+    def everything(self) -> ImageSource:
+        """Returns all examples of all splits as one source."""
+        parts = list(self.sources().values())
+        first = parts[0]
+        groups = None if first.groups is None else np.concatenate([p.groups for p in parts])
+        return ImageSource(
+            first.storage,
+            np.concatenate([p.rows for p in parts]),
+            [name for p in parts for name in p.ids],
+            np.concatenate([p.labels for p in parts]),
+            first.class_names,
+            np.concatenate([p.keys for p in parts]),
+            groups,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what config.json says about the data."""
+        return {
+            "fingerprint": self.fingerprint,
+            **{name: len(source) for name, source in self.sources().items()},
+            "warnings": list(self.warnings),
+            "bad": [{"id": example.id, "reason": example.reason} for example in self.bad],
+        }
 
 
 def split_rows(

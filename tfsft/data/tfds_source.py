@@ -135,11 +135,10 @@ def _prepared(data: str, tfds_dir: str | None) -> Any:
 
 def _download(builder: Any, data: str) -> None:
     try:
-        # tensorflow-datasets itself would try for minutes.
-        hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()}
-        if not urllib.request.getproxies():
-            for host in hosts - {None}:
-                socket.getaddrinfo(host, 443)
+        hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()} - {None}
+        if hosts and not urllib.request.getproxies() and not any(map(_is_known, hosts)):
+            # Without a network, tensorflow-datasets would go on trying for minutes.
+            raise ConnectionError(f"no network: {hosts.pop()} cannot be found")
         builder.download_and_prepare()
     except Exception as error:  # what a data set's own code raises can be anything
         raise UserError(
@@ -148,6 +147,13 @@ def _download(builder: Any, data: str) -> None:
             f"Prepare it where there is a network (tfds build {builder.name} --data_dir FOLDER), "
             "copy the folder here and give --tfds-dir FOLDER.",
         ) from error
+
+
+def _is_known(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, 443))
+    except OSError:
+        return False
 
 
 def _splits(data: str, found: dict) -> dict[str, int]:
