@@ -1,9 +1,11 @@
 """The models of keras.applications by name, with the preprocessing that each was trained with."""
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -95,7 +97,8 @@ def rgb_to_bgr() -> keras.Model:
 
 def keras_cache() -> str:
     """Returns the folder where Keras keeps downloaded weights."""
-    return f"{keras.config.keras_home()}/models"
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    return str(Path(home).expanduser() / "models")
 
 
 @contextmanager

@@ -101,7 +101,11 @@ def load_image_backbone(name: str, image_size: int) -> ImageBackbone:
             model, preprocessing = hub.load_from_hub(preset, image_size, pretrained)
             source = f"{where} {preset}" if where != "starter" else f"starter {Path(preset).name}"
             source += "" if pretrained else ", random weights"
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) not in (3, 4):
+    if (
+        len(model.inputs) != 1
+        or len(model.outputs) != 1
+        or len(model.outputs[0].shape) not in (3, 4)
+    ):
         raise UsageError(
             f"'{name}' is not an image backbone.",
             "Expected a model that takes one picture and returns one feature map or row of tokens.",
