@@ -14,9 +14,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: half a gigabyte of RGB
 
-# At most a plain JFIF segment before the first table: nothing about rotation or colour spaces.
-_BARE_JPEG = r"\xff\xd8(\xff\xe0\x00\x10\C{14})?\xff\xdb\C*"
-
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def decode_image(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -101,14 +98,22 @@ def _decode_fast(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         options = {"dct_method": "INTEGER_ACCURATE", "fancy_upscaling": True}  # as Pillow does
         return tf.io.decode_jpeg(encoded, channels=3, **options), tf.constant(True)
 
-    bare = tf.strings.regex_full_match(tf.strings.substr(encoded, 0, 22), _BARE_JPEG)
-    fast = tf.cond(bare, lambda: _has_plain_shape(encoded), lambda: tf.constant(False))
-    return tf.cond(fast, decode, lambda: _decode_any(encoded))
+    return tf.cond(_is_plain_jpeg(encoded), decode, lambda: _decode_any(encoded))
 
 
-def _has_plain_shape(encoded: tf.Tensor) -> tf.Tensor:
-    height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded, tf.int64))
-    return (channels != 4) & (height * width <= MAX_PIXELS)  # four channels are CMYK
+def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    def has_bytes(place: int, wanted: bytes) -> tf.Tensor:
+        return tf.strings.substr(encoded, place, len(wanted)) == wanted
+
+    def has_plain_shape() -> tf.Tensor:
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded, tf.int64))
+        return (channels != 4) & (height * width <= MAX_PIXELS)  # four channels are CMYK
+
+    # Nothing or a short JFIF segment before the first table: no word on rotation or colour spaces.
+    bare = has_bytes(0, b"\xff\xd8\xff\xdb") | (
+        has_bytes(0, b"\xff\xd8\xff\xe0\0\x10JFIF") & has_bytes(20, b"\xff\xdb")
+    )
+    return tf.cond(bare, has_plain_shape, lambda: tf.constant(False))
 
 
 def _decode_any(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
