@@ -19,6 +19,9 @@ COMMANDS = {
     "run": "tfsft.cli.run",
     "ls": "tfsft.cli.ls",
     "cp": "tfsft.cli.cp",
+    "check": "tfsft.cli.check",
+    "evaluate": "tfsft.cli.evaluate",
+    "predict": "tfsft.cli.predict",
 }
 
 

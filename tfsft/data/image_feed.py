@@ -101,6 +101,8 @@ class ImageFeed:
         rows = tf.data.Dataset.range(total)
         rows = rows.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         done = 0
+        if self.progress is not None:
+            self.progress(0, total)
         for batch, ok in rows.batch(64).prefetch(2):
             images[done : done + len(batch)] = batch
             readable[done : done + len(batch)] = ok

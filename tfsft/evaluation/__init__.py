@@ -7,7 +7,12 @@ from tfsft.evaluation.metrics import (
     regression_metrics,
     wilson_interval,
 )
-from tfsft.evaluation.predictions import Prediction, read_predictions, write_predictions
+from tfsft.evaluation.predictions import (
+    Prediction,
+    read_predictions,
+    write_predictions,
+    write_rows,
+)
 from tfsft.evaluation.report import write_report
 
 __all__ = [
@@ -20,4 +25,5 @@ __all__ = [
     "wilson_interval",
     "write_predictions",
     "write_report",
+    "write_rows",
 ]

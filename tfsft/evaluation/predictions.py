@@ -63,6 +63,12 @@ def write_predictions(
         kind: `single`, `multi` or `regression`.
     """
     rows = order(predictions(ids, labels, outputs, class_names, kind=kind))
+    write_rows(path, rows, kind=kind)
+    return rows
+
+
+def write_rows(path: str | Path, rows: Sequence[Prediction], *, kind: str = "single") -> None:
+    """Writes predictions.csv with these rows in their order; the arguments are those of `write_predictions`."""
     columns = ("id", "label", "prediction", "error" if kind == "regression" else "probability")
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
@@ -73,7 +79,6 @@ def write_predictions(
         # The csv module leaves a bare carriage return unquoted and then cannot read it back.
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
     atomic_write(Path(path), text.getvalue())
-    return rows
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:

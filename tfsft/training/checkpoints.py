@@ -55,7 +55,7 @@ class Checkpoints:
         beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
         try:
             save_file(
-                {k: np.ascontiguousarray(v) for k, v in arrays.items()},
+                {k: np.asarray(v, order="C") for k, v in arrays.items()},
                 beside / "state.safetensors",
             )
             manifest = {

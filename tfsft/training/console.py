@@ -67,6 +67,13 @@ class Console:
 
         Elsewhere than on a terminal it says one line at the start and one at the end.
         """
+        return self._reporter(title, unit, lines=True)
+
+    def quiet_reporter(self, title: str, unit: str = "") -> Callable[[int, int], None]:
+        """Returns `progress(done, total)` that draws a bar on a terminal and says nothing elsewhere."""
+        return self._reporter(title, unit, lines=False)
+
+    def _reporter(self, title: str, unit: str, lines: bool) -> Callable[[int, int], None]:
         state = {}
 
         def progress(done: int, total: int) -> None:
@@ -74,14 +81,14 @@ class Console:
                 state["context"] = self.bar(title, unit)
                 state["update"] = state["context"].__enter__()
                 state["start"] = time.monotonic()
-                if not self.is_terminal:
+                if lines and not self.is_terminal:
                     self.say(f"{title} ({total} {unit}) ...")
             state["update"](done, total)
             if done >= total:
                 state["context"].__exit__(None, None, None)
-                self.say(
-                    f"{title}: {total} {unit} in {duration(time.monotonic() - state['start'])}"
-                )
+                if lines:
+                    took = duration(time.monotonic() - state["start"])
+                    self.say(f"{title}: {total} {unit} in {took}")
                 state.clear()
 
         return progress

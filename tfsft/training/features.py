@@ -117,6 +117,8 @@ class FrozenFeatures:
         parts = [self._allocate(i, size, output) for i, output in enumerate(self.trunk.outputs)]
         readable = np.empty(size, bool)
         done = 0
+        if self.progress is not None:
+            self.progress(0, size)
         for outputs, weights in run_batches(self.trunk, in_order, self.strategy):
             count = min(batch_size, size - done)
             for part, output in zip(parts, outputs, strict=True):
@@ -192,19 +194,30 @@ def run_batches(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.
 
 
 def predict(
-    model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy | None = None
+    model: keras.Model,
+    pipeline: Pipeline,
+    strategy: tf.distribute.Strategy | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs a model over all examples of a pipeline that does not shuffle.
+
+    Args:
+        model: From the pipeline's inputs to one tensor `[batch, ...]`.
+        pipeline: Its labels are not looked at.
+        strategy: Computes on all of its replicas.
+        progress: Called with (done, total) examples.
 
     Returns:
         outputs: `[size, ...]` in the order of the examples, and ok: bool `[size]`, False where one was unreadable.
     """
     strategy = strategy or tf.distribute.get_strategy()
     outputs, weights = [], []
+    size = pipeline.plan.size
     for (output,), weight in run_batches(model, pipeline, strategy):
         outputs.append(output)
         weights.append(weight)
-    size = pipeline.plan.size
+        if progress is not None:
+            progress(min(len(outputs) * pipeline.plan.batch_size, size), size)
     return np.concatenate(outputs)[:size], np.concatenate(weights)[:size] > 0
 
 

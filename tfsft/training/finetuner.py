@@ -231,11 +231,13 @@ class FineTuner(keras.Model):
 
     def _fit_epoch(self, x, epoch, start, validation_data, callbacks, kwargs) -> None:  # noqa: ANN001
         # Keras would overwrite weights with their moving average after every epoch: `fit` does it once, at the end.
+        dataset = x.epoch(epoch, start)
+        self._build_metrics(dataset.element_spec)
         finalize = self.optimizer.finalize_variable_values
         self.optimizer.finalize_variable_values = lambda variables: None
         try:
             super().fit(
-                x.epoch(epoch, start),
+                dataset,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 validation_data=validation_data.epoch() if validation_data is not None else None,
@@ -246,6 +248,12 @@ class FineTuner(keras.Model):
             )
         finally:
             self.optimizer.finalize_variable_values = finalize
+
+    def _build_metrics(self, spec: Any) -> None:
+        """Creates the variables of the metrics before the first step, so that a saved state fits in."""
+        batch = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), spec)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=batch)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `evaluate`, for a `Pipeline` too."""

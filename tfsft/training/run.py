@@ -424,6 +424,7 @@ class Phase:
         self.class_names = class_names
         self.checkpointer = Checkpointer(self)
         self.callbacks: list[keras.callbacks.Callback] = []
+        self.extra_callbacks: list[keras.callbacks.Callback] = []
         self.seconds = 0.0
         self._display: ProgressDisplay | None = None
         self._tensorboard: TensorBoard | None = None
@@ -462,6 +463,7 @@ class Phase:
             history,
             self._tensorboard,
             self._display,
+            *self.extra_callbacks,
             self.checkpointer,
         ]
         resumed = run._resumed
@@ -472,6 +474,7 @@ class Phase:
         self.checkpointer.metrics = resumed.arrays if facts["step"] else None
         self.checkpointer.first_step = self._display.first_step = facts["step"]
         self.best.load_state(facts["best"])
+        self._tensorboard.load_state(facts["tensorboard"])
         self.best.weights = {k: v for k, v in resumed.arrays.items() if k.startswith("best/")}
         self.seconds = facts["phase_seconds"]
         return facts["epoch"], facts["step"]
@@ -485,6 +488,7 @@ class Phase:
             "epoch": epoch,
             "step": step,
             "best": self.best.state(),
+            "tensorboard": self._tensorboard.state() if step else {},
             "phase_seconds": self.seconds + time.monotonic() - self._started,
             "total_seconds": run._facts["total_seconds"] + time.monotonic() - run._started,
         }

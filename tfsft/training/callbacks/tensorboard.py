@@ -40,11 +40,21 @@ class TensorBoard(keras.callbacks.Callback):
         self.offset = offset
         self.class_names = class_names
         self._last: dict[str, tuple[float, float]] = {}
+        self._resumed: dict | None = None
+        self._train = self._validation = None
 
     @property
     def updates(self) -> int:
         """Updates of the whole run so far."""
         return self.offset + int(self.model.optimizer.iterations.numpy())
+
+    def state(self) -> dict:
+        """Where the means of the step curves were written last."""
+        return self._last
+
+    def load_state(self, state: dict) -> None:
+        """Takes over what `state` returned."""
+        self._resumed = {name: tuple(values) for name, values in state.items()}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Forgets what an interrupted run wrote after the point it is resumed from."""
@@ -54,8 +64,8 @@ class TensorBoard(keras.callbacks.Callback):
         self._validation = tf.summary.create_file_writer(str(self.folder / "validation"))
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the epoch's means anew."""
-        self._last = self._totals()
+        """Starts the epoch's means anew, or goes on with those of an interrupted epoch."""
+        self._last, self._resumed = self._resumed or {}, None
         self._started = self._step_time = time.monotonic()
         self._steps = 0
         self._trained = None
@@ -106,8 +116,9 @@ class TensorBoard(keras.callbacks.Callback):
 
     def close(self) -> None:
         """Writes what is still in memory."""
-        self._train.close()
-        self._validation.close()
+        for writer in (self._train, self._validation):
+            if writer is not None:
+                writer.close()
 
     def _totals(self) -> dict[str, tuple[float, float]]:
         """Sum and weight so far in the epoch of every metric that is a mean."""

@@ -1,0 +1,126 @@
+"""`tfsft check`: looks at the data and a few steps before any training."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+
+from tfsft.cli.recipe_files import import_recipe, is_installed
+from tfsft.cli.recipe_group import RecipeGroup
+from tfsft.cli.tensorflow_start import starting_tensorflow
+from tfsft.config import RecipeInfo, make_config, to_dict
+
+BATCHES = 4  # of training data that are tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """How to look.
+
+    Args:
+        config: Take settings from this file, as for `tfsft run`.
+        strategy: As for `tfsft run`.
+        devices: As for `tfsft run`.
+        precision: As for `tfsft run`.
+        data_only: Look at the data alone; try no steps.
+        debug: Show tracebacks and TensorFlow's own messages.
+    """
+
+    config: str | None = None
+    strategy: Literal["auto", "one", "mirrored", "tpu"] = "auto"
+    devices: str | None = None
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    data_only: bool = False
+    debug: bool = False
+
+
+def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> int:
+    """Prints what is wrong with the data, and what training would cost.
+
+    Returns:
+        0; 1 where examples cannot be used.
+    """
+    call = click.get_current_context().obj
+    config = make_config(info, values, files=[options.config] if options.config else [])
+    with starting_tensorflow(call.debug):
+        from tfsft import data
+        from tfsft.training.console import Console
+        from tfsft.training.trial import TrialRun, peak_memory
+
+        module = import_recipe(info)
+    config = module.Config(**to_dict(config))
+    call.settings = config
+    call.recipe = None if is_installed(info) else info.path.absolute()
+    console = Console()
+
+    # Every bad example is wanted, not the first; so they are skipped here and counted below.
+    looked_at = dataclasses.replace(config, on_bad="skip") if hasattr(config, "on_bad") else config
+    splits = module.load_data(looked_at)
+    _show_data(splits, data.inspect_images(splits, progress=console.quiet_reporter("Looking", "pictures")))
+    if options.data_only:
+        return 1 if splits.bad else 0
+
+    click.echo("\nTrying a few steps ...")
+    few = {
+        name: source.subset(range(min(len(source), config.batch_size * (BATCHES if name == "train" else 1))))
+        for name, source in splits.sources().items()
+    }
+    module.load_data = lambda config: dataclasses.replace(splits, **few)
+    short = dataclasses.replace(looked_at, epochs=1)
+    trial = TrialRun(
+        info.name,
+        short,
+        strategy=options.strategy,
+        devices=options.devices,
+        precision=options.precision,
+    )
+    with trial as run:
+        module.main(short, run)
+    _show_cost(run, len(splits.train), config, peak_memory())
+    return 1 if splits.bad else 0
+
+
+def _show_data(splits: Any, found: Any) -> None:
+    parts = ", ".join(f"{len(source)} {name}" for name, source in splits.sources().items())
+    click.echo(f"Data: {parts}; {len(splits.class_names)} classes.")
+    counts = found.counts["train"]
+    if splits.class_names and len(counts) <= 30:
+        width = max(map(len, counts))
+        for name, count in counts.items():
+            click.echo(f"  {name:{width}}  {count:6}  {'#' * round(40 * count / max(counts.values()))}")
+    if found.sizes:
+        smallest, middle, largest = (f"{width} x {height}" for width, height in found.sizes)
+        sizes = f"{smallest} to {largest} pixels, half of them up to {middle}"
+        click.echo(f"Pictures: {f'all {smallest} pixels' if smallest == largest else sizes}.")
+    problems = found.problems()
+    click.echo("No problems found." if not problems else f"{len(problems)} things to look at:")
+    for problem in problems:
+        click.echo(f"  - {problem}")
+    for example in splits.bad:
+        click.echo(f"    {example.id}: {example.reason}")
+
+
+def _show_cost(run: Any, size: int, config: Any, memory: tuple[str, int]) -> None:
+    from tfsft.evaluation.wording import duration
+
+    steps = -(-size // config.batch_size)
+    limit = config.max_steps or steps * config.epochs
+    total = 0.0
+    for phase in run.measured:
+        updates = min(steps * config.epochs, limit)
+        seconds = phase.first_step_seconds + updates * phase.step_seconds
+        seconds += size * phase.features_seconds
+        total += seconds
+        click.echo(
+            f"{phase.name}: trains {phase.parameters:,} parameters, {phase.step_seconds * 1000:.0f} ms a step of "
+            f"{config.batch_size}, at most {updates} steps: about {duration(seconds)}."
+        )
+    where, peak = memory
+    click.echo(f"Peak memory of {where}: {peak / 2**20:,.0f} MiB.")
+    click.echo(f"Time to finish: about {duration(total)}, validation aside.")
+
+
+command = RecipeGroup(
+    "check", CheckOptions, check, help="Look at a recipe's data and a few of its steps before training."
+)

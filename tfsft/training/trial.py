@@ -1,0 +1,113 @@
+"""A run that measures a few steps of each phase instead of training, for `tfsft check`."""
+
+import io
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfsft.training.console import Console
+from tfsft.training.run import Phase, Run
+
+
+@dataclass
+class Measurement:
+    """What one phase costs.
+
+    Args:
+        name: The phase.
+        parameters: Trained in it.
+        step_seconds: One update, after the first.
+        first_step_seconds: The first update, with the tracing of its graph.
+        features_seconds: Time to compute one frozen example; 0 where nothing is cached.
+    """
+
+    name: str
+    parameters: int = 0
+    step_seconds: float = 0.0
+    first_step_seconds: float = 0.0
+    features_seconds: float = 0.0
+
+
+class TrialRun(Run):
+    """Lets a recipe's `main` train a few batches into a folder that is thrown away, and times them.
+
+    `measured` has what each phase costs.
+    """
+
+    def __init__(self, recipe: str, settings: Any, **options: Any):
+        self._folder = tempfile.TemporaryDirectory(prefix="tfsft-check-")
+        super().__init__(recipe, settings, run_dir=self._folder.name, **options)
+        self.console = Console(stream=io.StringIO())
+        self.measured: list[Measurement] = []
+        self._features = 0.0
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._folder.cleanup()
+
+    def progress(self, title: str, unit: str = "") -> Callable[[int, int], None]:
+        """Times what would be shown as a bar."""
+        timed = {"start": time.monotonic(), "done": 0}
+
+        def progress(done: int, total: int) -> None:
+            now = time.monotonic()
+            # The first batch traces the graph, so it is not counted.
+            if timed["done"] and "frozen" in title and "training" in title:
+                self._features = (now - timed["start"]) / (done - timed["done"])
+            timed.update(start=now, done=done)
+
+        return progress
+
+    def phase(self, name: str, **options: Any) -> Phase:
+        """Returns a phase that is timed as well."""
+        options["patience"] = None
+        phase = super().phase(name, **options)
+        self.measured.append(Measurement(name))
+        phase.extra_callbacks = [_StepTimer(self.measured[-1], self)]
+        return phase
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> list:
+        """A few batches say nothing about quality."""
+        return []
+
+    def save(self, model: keras.Model) -> None:
+        """Nothing is kept."""
+
+    def report(self, thumbnails: Mapping[str, bytes] | None = None) -> None:
+        """There is nothing to report."""
+
+
+def peak_memory() -> tuple[str, int]:
+    """Returns where memory was measured and the most bytes that were in use there so far."""
+    if tf.config.list_physical_devices("GPU"):
+        return "GPU 0", int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return "this process", peak * (1 if sys.platform == "darwin" else 1024)
+
+
+class _StepTimer(keras.callbacks.Callback):
+    def __init__(self, measured: Measurement, run: TrialRun):
+        super().__init__()
+        self.measured = measured
+        self.run = run
+        self._times: list[float] = []
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self._start = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._times.append(time.monotonic() - self._start)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        weights = self.model.trainable_variables
+        self.measured.parameters = sum(int(tf.size(w.value)) for w in weights)
+        self.measured.first_step_seconds = self._times[0]
+        self.measured.step_seconds = sorted(self._times[1:] or self._times)[len(self._times[1:]) // 2]
+        self.measured.features_seconds, self.run._features = self.run._features, 0.0
