@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import struct
+import warnings
 
 import keras
 import numpy as np
@@ -13,6 +14,9 @@ from PIL import Image, ImageOps
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: half a gigabyte of RGB
+
+# Of large pictures and damaged EXIF; the first have a limit here, the second do no harm.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
@@ -79,15 +83,18 @@ def inspect_image(data: bytes) -> str | None:
     if name not in FORMATS:
         return f"is not a picture that can be read: it seems to be {name}"
     try:
+        if not _COMPLETE[name](data):
+            return f"ends early ({name}): it was cut off"
         width, height = _open(data).size
-        complete = _COMPLETE[name](data)
+    except (IndexError, struct.error):  # a field lies beyond the end
+        return f"ends early ({name}): it was cut off"
     except Image.DecompressionBombError:
         return f"has more than {MAX_PIXELS // 10**6} million pixels"
-    except Exception:
-        return f"has a damaged header ({name})" if len(data) > 64 else f"ends early ({name})"
+    except Exception:  # damaged files make Pillow raise nearly anything
+        return f"has a damaged header ({name})"
     if width * height > MAX_PIXELS:
         return f"has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million"
-    return None if complete else f"ends early ({name}): it was cut off"
+    return None
 
 
 # Decoding
@@ -127,7 +134,7 @@ def _decode_with_pillow(data: bytes) -> tuple[np.ndarray, bool]:
         image = _open(data)
         if image.width * image.height <= MAX_PIXELS:
             return _rgb(image), True
-    except Exception:  # damaged files make Pillow raise nearly anything
+    except Exception:
         pass
     return np.zeros([1, 1, 3], np.uint8), False
 
