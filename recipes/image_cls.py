@@ -5,7 +5,8 @@
     tfsft run recipes/image_cls.py --data tfds:tf_flowers --backbone resnet50 --unfreeze conv5
     tfsft run recipes/image_cls.py --data photos.csv --multi-label --augment flip,crop
 
-The head is trained first, on a frozen backbone; then the top of the backbone with it, at a smaller rate.
+The head is trained first, on a frozen backbone; then the top of the backbone with it, at a smaller
+rate.
 
 RESULT
 """
@@ -25,34 +26,41 @@ class Config:
     """Settings of one run; each field is an option on the command line.
 
     Args:
-        data: A folder with one sub-folder per class (or with train/, validation/ and test/ of such), a CSV, TSV,
-            JSONL or Parquet file with a path and a label column, `tfds:NAME`, or `digits`.
+        data: A folder with one sub-folder per class (or with train/, validation/ and test/ of
+            such), a CSV, TSV, JSONL or Parquet file with a path and a label column, `tfds:NAME`, or
+            `digits`.
         image_column: Column with the path of the picture; found by itself if empty.
         label_column: Column with the label; found by itself if empty.
         group_column: Column whose equal values (a patient, a camera) stay on one side of the split.
         multi_label: A picture may have several labels, or none.
         regression: The label is a number.
-        validation_fraction: Share held out to choose the best epoch, where the data has no split of its own.
+        validation_fraction: Share held out to choose the best epoch, where the data has no split of
+            its own.
         test_fraction: Share held out for the final figures, where the data has no split of its own.
         limit: Use about so many pictures, for a quick try; 0 is all.
         on_bad: What to do about a picture that cannot be read.
         tfds_dir: Folder of prepared tensorflow-datasets; empty for their own default.
-        backbone: `auto`, a name from keras.applications or KerasHub, a kaggle:// or hf:// handle, or a local folder.
-        image_size: Height and width the network sees, in pixels; 0 is 224, or 96 for pictures smaller than that.
+        backbone: `auto`, a name from keras.applications or KerasHub, a kaggle:// or hf:// handle,
+            or a local folder.
+        image_size: Height and width the network sees, in pixels; 0 is 224, or 96 for pictures
+            smaller than that.
         hidden_units: Width of the layer before the output.
         dropout: Share of hidden units dropped in training.
         l1: L1 penalty on the weights of the head.
         l2: L2 penalty on the weights of the head.
-        unfreeze: What the second phase trains besides the head: `auto` is the last stage of the backbone, `none`
-            leaves the second phase out, `all`, or the prefix of the first layer to train.
-        gradual: Open so many stages one after another, a phase each, instead of `unfreeze` at once; 0 does not.
+        unfreeze: What the second phase trains besides the head: `auto` is the last stage of the
+            backbone, `none` leaves the second phase out, `all`, or the prefix of the first layer to
+            train.
+        gradual: Open so many stages one after another, a phase each, instead of `unfreeze` at once;
+            0 does not.
         epochs: Passes over the data in each phase.
         max_steps: Most updates in each phase; 0 is no limit.
         batch_size: Pictures in one update.
         accumulate: Parts a batch is computed in: same result, less memory.
         learning_rate: Highest rate while the head is trained.
         unfrozen_learning_rate: Highest rate once part of the backbone is trained too.
-        layer_decay: Factor on the rate for each stage further from the output; 1 is the same rate for all.
+        layer_decay: Factor on the rate for each stage further from the output; 1 is the same rate
+            for all.
         optimizer: How gradients become updates.
         weight_decay: Decoupled weight decay, never on biases and normalisation.
         momentum: Momentum of sgd.
@@ -66,7 +74,8 @@ class Config:
         clip_norm: Largest norm of the gradients; 0 does not clip.
         ema: Momentum of a moving average of the weights, which is then what is kept; 0 keeps none.
         patience: Epochs without a better validation loss until a phase ends; 0 trains them all.
-        augment: Any of flip, rotation, crop, color, randaugment, mixup, cutmix, with commas; or none.
+        augment: Any of flip, rotation, crop, color, randaugment, mixup, cutmix, with commas; or
+            none.
         label_smoothing: Share of certainty taken from the label and spread over all classes.
         class_weight: `balanced` makes every class count the same in the loss.
         sampling: `balanced` shows every class equally often.
@@ -158,27 +167,32 @@ def build_model(
         image_size: Height and width the backbone sees, in pixels.
         hidden_units: Width of the layer before the output.
         dropout: Share of hidden units dropped in training.
-        activation: Of the output: "softmax"; "sigmoid" for several labels a picture; None for a number.
+        activation: Of the output: "softmax"; "sigmoid" for several labels a picture; None for a
+            number.
         l1: L1 penalty on the kernels of the head.
         l2: L2 penalty on the kernels of the head.
-        output_scale: For a number: its spread in the training data, so that the head starts near the answers.
+        output_scale: For a number: its spread in the training data, so that the head starts near
+            the answers.
         output_offset: For a number: its mean.
 
     Returns:
-        An uncompiled model from uint8 RGB pictures `[batch, height, width, 3]` of any size to `[batch, num_classes]`.
+        An uncompiled model from uint8 RGB pictures `[batch, height, width, 3]` of any size to
+        `[batch, num_classes]`.
     """
     pretrained = models.load_image_backbone(backbone, image_size)
     penalty = keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
 
     pictures = keras.Input((None, None, 3), dtype="uint8", name="pictures")
-    x = keras.layers.Resizing(
-        image_size, image_size, antialias=True, dtype="uint8", name="resize"
-    )(pictures)
+    x = keras.layers.Resizing(image_size, image_size, antialias=True, dtype="uint8", name="resize")(
+        pictures
+    )
     for layer in pretrained.preprocessing:
         x = layer(x)
     x = pretrained.model(x, training=False)  # batch norm as it was pretrained
     pooling = (
-        keras.layers.GlobalAveragePooling2D if len(x.shape) == 4 else keras.layers.GlobalAveragePooling1D
+        keras.layers.GlobalAveragePooling2D
+        if len(x.shape) == 4
+        else keras.layers.GlobalAveragePooling1D
     )
     x = pooling(name="pooling")(x)
     x = keras.layers.Dense(
@@ -209,7 +223,10 @@ def main(config: Config, run: training.Run) -> None:
     augmenter = data.Augmenter(config.augment, size) if config.augment != "none" else None
     feeds = {
         name: data.ImageFeed(
-            source, size, on_bad=config.on_bad, progress=run.progress(f"Reading {name} pictures", "pictures")
+            source,
+            size,
+            on_bad=config.on_bad,
+            progress=run.progress(f"Reading {name} pictures", "pictures"),
         )
         for name, source in splits.sources().items()
     }
@@ -285,7 +302,11 @@ def main(config: Config, run: training.Run) -> None:
     # What it leaves
     source = splits.test or splits.validation
     rows = run.evaluate(
-        models.from_resized(model), held_out, labels=labels, class_names=splits.class_names, ids=source.ids
+        models.from_resized(model),
+        held_out,
+        labels=labels,
+        class_names=splits.class_names,
+        ids=source.ids,
     )
     run.save(model)
     run.report(thumbnails=data.thumbnails(source, [row.id for row in rows[:24]]))
@@ -302,7 +323,8 @@ def _labels(config: Config) -> str:
         config.multi_label or config.regression
     ):
         raise UsageError(
-            "--class-weight balanced and --sampling balanced were asked for with --multi-label or --regression.",
+            "--class-weight balanced and --sampling balanced were asked for with --multi-label "
+            "or --regression.",
             "They balance pictures that have one class each.",
             "Leave them out.",
         )

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that a person can mend; the command line shows it as one message, without a traceback.
+    """A mistake that a person can mend; the command line shows it as one message, without a
+    traceback.
 
     Args:
         came: What was found, with its name or value.

@@ -1,4 +1,6 @@
-"""However a batch is cut up, the weights after training are the same; and they are those of an independent loop."""
+"""However a batch is cut up, the weights after training are the same; and they are those of an
+independent loop.
+"""
 
 import keras
 import numpy as np
@@ -51,7 +53,9 @@ def network(l2=0.0, dropout=0.0):
     )
 
 
-def train(examples, strategy=None, epochs=4, l2=0.0, dropout=0.0, clip=None, accumulate=1, **options):
+def train(
+    examples, strategy=None, epochs=4, l2=0.0, dropout=0.0, clip=None, accumulate=1, **options
+):
     strategy = strategy or tf.distribute.get_strategy()
     weights = options.pop("weights", None)
     optimizer = options.pop("optimizer", "adamw")
@@ -143,7 +147,11 @@ def test_moving_average_is_the_same_on_two_replicas(examples, mirrored):
 
 
 def test_dropout_under_replicas_and_parts_repeats_itself(examples, mirrored):
-    for options in ({"accumulate": 2}, {"strategy": mirrored}, {"strategy": mirrored, "accumulate": 2}):
+    for options in (
+        {"accumulate": 2},
+        {"strategy": mirrored},
+        {"strategy": mirrored, "accumulate": 2},
+    ):
         first, *_ = train(examples, dropout=0.5, epochs=2, **options)
         again, *_ = train(examples, dropout=0.5, epochs=2, **options)
         assert largest_difference(first, again) == 0.0

@@ -92,7 +92,9 @@ def main(config, run, stop_at=None):
             callbacks=[stop] if stop else [],
             phase=run.phase(name, patience=config.patience or None, class_names=names),
         )
-    run.evaluate(model, {"validation": validation, "test": None}, labels="single", class_names=names)
+    run.evaluate(
+        model, {"validation": validation, "test": None}, labels="single", class_names=names
+    )
     run.save(model)
     run.report()
     return model
@@ -287,7 +289,7 @@ def test_nan_loss_stops_and_says_where(tmp_path):
 
 def test_changed_settings_are_refused(whole):
     folder, _ = whole
-    with pytest.raises(UsageError, match="ema was 0.9, now 0.5"):
+    with pytest.raises(UsageError, match=r"ema was 0\.9, now 0\.5"):
         training.Run("small", Config(ema=0.5), resume=folder)
 
 

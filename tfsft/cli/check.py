@@ -57,13 +57,17 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
     # Every bad example is wanted, not the first; so they are skipped here and counted below.
     looked_at = dataclasses.replace(config, on_bad="skip") if hasattr(config, "on_bad") else config
     splits = module.load_data(looked_at)
-    _show_data(splits, data.inspect_images(splits, progress=console.quiet_reporter("Looking", "pictures")))
+    _show_data(
+        splits, data.inspect_images(splits, progress=console.quiet_reporter("Looking", "pictures"))
+    )
     if options.data_only:
         return 1 if splits.bad else 0
 
     click.echo("\nTrying a few steps ...")
     few = {
-        name: source.subset(range(min(len(source), config.batch_size * (BATCHES if name == "train" else 1))))
+        name: source.subset(
+            range(min(len(source), config.batch_size * (BATCHES if name == "train" else 1)))
+        )
         for name, source in splits.sources().items()
     }
     module.load_data = lambda config: dataclasses.replace(splits, **few)
@@ -88,7 +92,9 @@ def _show_data(splits: Any, found: Any) -> None:
     if splits.class_names and len(counts) <= 30:
         width = max(map(len, counts))
         for name, count in counts.items():
-            click.echo(f"  {name:{width}}  {count:6}  {'#' * round(40 * count / max(counts.values()))}")
+            click.echo(
+                f"  {name:{width}}  {count:6}  {'#' * round(40 * count / max(counts.values()))}"
+            )
     if found.sizes:
         smallest, middle, largest = (f"{width} x {height}" for width, height in found.sizes)
         sizes = f"{smallest} to {largest} pixels, half of them up to {middle}"
@@ -113,7 +119,8 @@ def _show_cost(run: Any, size: int, config: Any, memory: tuple[str, int]) -> Non
         seconds += size * phase.features_seconds
         total += seconds
         click.echo(
-            f"{phase.name}: trains {phase.parameters:,} parameters, {phase.step_seconds * 1000:.0f} ms a step of "
+            f"{phase.name}: trains {phase.parameters:,} parameters, "
+            f"{phase.step_seconds * 1000:.0f} ms a step of "
             f"{config.batch_size}, at most {updates} steps: about {duration(seconds)}."
         )
     where, peak = memory
@@ -122,5 +129,8 @@ def _show_cost(run: Any, size: int, config: Any, memory: tuple[str, int]) -> Non
 
 
 command = RecipeGroup(
-    "check", CheckOptions, check, help="Look at a recipe's data and a few of its steps before training."
+    "check",
+    CheckOptions,
+    check,
+    help="Look at a recipe's data and a few of its steps before training.",
 )

@@ -16,13 +16,22 @@ from tfsft.cli.tensorflow_start import starting_tensorflow
 @click.option(
     "--split",
     type=click.Choice(["all", "train", "validation", "test"]),
-    help="Part of the data, where it has parts of its own; by default its test part, else all of it.",
+    help="Part of the data, where it has parts; by default its test part, else all.",
 )
 @click.option("--image-column", help="Column with the path of the picture.")
 @click.option("--label-column", help="Column with the label.")
 @click.option("--tfds-dir", help="Folder of prepared tensorflow-datasets.")
-@click.option("--on-bad", type=click.Choice(["stop", "skip"]), default="stop", help="What to do about unreadable pictures.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write every prediction to this CSV file, worst mistakes first.")
+@click.option(
+    "--on-bad",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    help="What to do about unreadable pictures.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Also write every prediction to this CSV file, worst mistakes first.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
 @click.pass_obj

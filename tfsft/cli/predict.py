@@ -16,19 +16,38 @@ from tfsft.errors import UsageError
 @click.command("predict")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, metavar="INPUT...", type=click.Path())
-@click.option("--csv", "table", type=click.Path(), help="Take the inputs from the first column of this CSV file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write a CSV file (JSON if it ends in .json) instead of a table.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the probability of every class.")
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(),
+    help="Take the inputs from the first column of this CSV file.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write a CSV file (JSON if it ends in .json) instead of a table.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, with the probability of every class."
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
 @click.pass_obj
 def command(
-    call: Any, run: Path, inputs: tuple[str, ...], table: str | None, out: Path | None, as_json: bool, debug: bool
+    call: Any,
+    run: Path,
+    inputs: tuple[str, ...],
+    table: str | None,
+    out: Path | None,
+    as_json: bool,
+    debug: bool,
 ) -> int:
     """Predict with the finished run RUN: INPUT are pictures, or folders of them."""
     inputs = (*inputs, *(_first_column(table) if table else ()))
     if not inputs:
         raise UsageError(
-            "No INPUT was given.", "Pictures or folders of pictures.", f"tfsft predict {run} picture.jpg"
+            "No INPUT was given.",
+            "Pictures or folders of pictures.",
+            f"tfsft predict {run} picture.jpg",
         )
     with starting_tensorflow(debug or call.debug):
         from tfsft.export import ImagePredictor, find_pictures
@@ -43,7 +62,9 @@ def command(
         answer: dict[str, Any] = {"id": row.id, "prediction": row.prediction}
         if predictor.class_names:
             answer["probability"] = row.probability
-            answer["probabilities"] = dict(zip(predictor.class_names, map(float, score), strict=True))
+            answer["probabilities"] = dict(
+                zip(predictor.class_names, map(float, score), strict=True)
+            )
         answers.append(answer)
     if as_json or (out is not None and out.suffix == ".json"):
         text = json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
@@ -64,14 +85,20 @@ def _first_column(table: str) -> list[str]:
         with open(table, newline="", encoding="utf-8-sig") as file:
             rows = [row[0] for row in csv.reader(file) if row]
     except OSError as error:
-        raise UsageError(f"{table} cannot be read: {error.strerror}.", "A CSV file of paths.") from error
+        raise UsageError(
+            f"{table} cannot be read: {error.strerror}.", "A CSV file of paths."
+        ) from error
     # A header is not a path.
     return rows[1:] if rows and not Path(rows[0]).exists() else rows
 
 
 def _csv(answers: list[dict]) -> str:
     text = io.StringIO()
-    columns = [name for name in ("id", "prediction", "probability") if name in answers[0]] if answers else ["id"]
+    columns = (
+        [name for name in ("id", "prediction", "probability") if name in answers[0]]
+        if answers
+        else ["id"]
+    )
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(answers)

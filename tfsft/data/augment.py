@@ -109,8 +109,7 @@ class Augmenter:
 
         mask, pixels = kept[..., None], tf.cast(images, tf.float32)
         mixed = mask * pixels + (1 - mask) * tf.gather(pixels, partner)
-        share = tf.cast(tf.reduce_mean(kept, [1, 2]), labels.dtype)
-        share = tf.reshape(share, [-1] + [1] * (labels.shape.rank - 1))
+        share = tf.cast(tf.reduce_mean(kept, [1, 2]), labels.dtype)[:, None]
         return (
             tf.ensure_shape(tf.cast(tf.round(mixed), images.dtype), images.shape),
             share * labels + (1 - share) * tf.gather(labels, partner),

@@ -17,13 +17,15 @@ UNREADABLE = "unreadable picture: "
 
 
 class ImageFeed:
-    """Makes the pipelines of one picture source; decodes it once if it fits in memory, on the way if not.
+    """Makes the pipelines of one picture source; decodes it once if it fits in memory, on the way
+    if not.
 
     Args:
         source: Labelled pictures.
         image_size: Height and width of the network's input, in pixels.
         memory: Bytes that decoded pictures may take.
-        on_bad: "stop" raises at the first pictures that cannot be decoded; "skip" gives them weight zero.
+        on_bad: "stop" raises at the first pictures that cannot be decoded; "skip" gives them weight
+            zero.
         progress: Called with (done, total) while pictures are decoded.
     """
 
@@ -54,9 +56,11 @@ class ImageFeed:
         weights: np.ndarray | None = None,
         balance: np.ndarray | None = None,
     ) -> Pipeline:
-        """Returns the batches of this source: uint8 `[batch, image_size, image_size, 3]`, targets, weights."""
+        """Returns the batches of this source: uint8 `[batch, image_size, image_size, 3]`, targets,
+        weights.
+        """
 
-        def load(row, seed):  # noqa: ANN001, ANN202
+        def load(row, seed):  # noqa: ANN001
             image, ok = self._picture(row)
             return (image if augmenter is None else augmenter.image(image, seed)), ok
 
@@ -72,14 +76,16 @@ class ImageFeed:
         labels = self.source.labels
         return Pipeline(
             BatchPlan(len(self.source), batch_size, seed=seed, shuffle=shuffle, balance=balance),
-            labels if self.source.class_names else labels[:, None],  # a number is an output of width one
+            labels
+            if self.source.class_names
+            else labels[:, None],  # a number is an output of width one
             fetch,
             num_classes=len(self.source.class_names),
             weights=weights,
             finish=augmenter.batch if augmenter is not None and augmenter.mixes else None,
         )
 
-    def _picture(self, row):  # noqa: ANN001, ANN202
+    def _picture(self, row):  # noqa: ANN001
         if self._decoded is not None:
             images, ok = self._decoded
             return tf.gather(images, row), tf.gather(ok, row)
@@ -90,7 +96,7 @@ class ImageFeed:
                 ok = tf.identity(ok)
         return image, ok
 
-    def _read(self, row):  # noqa: ANN001, ANN202
+    def _read(self, row):  # noqa: ANN001
         image, ok = self.source.image(row)
         return resize(image, self.image_size), ok
 
@@ -127,7 +133,9 @@ def unreadable(names: list[str], total: int | None = None) -> UserError:
 
 
 def explain_unreadable(error: BaseException) -> UserError | None:
-    """Returns what a person should read when a pipeline met a picture it could not decode, else None."""
+    """Returns what a person should read when a pipeline met a picture it could not decode, else
+    None.
+    """
     if not isinstance(error, tf.errors.InvalidArgumentError) or UNREADABLE not in str(error):
         return None
     name = str(error).split(UNREADABLE, 1)[1].split("\n")[0]

@@ -14,12 +14,13 @@ class Pipeline:
     Args:
         plan: The order of the examples.
         labels: What the model should answer, `[size, ...]`; integers become one-hot vectors.
-        fetch: Called with the rows `[steps, batch]` and seeds `[steps, batch, 2]` of what is left of an epoch;
-            returns a dataset of batches `(inputs, ok)`. `ok` is False where an example could not be read: it then
-            counts with weight zero, and nothing takes its place.
+        fetch: Called with the rows `[steps, batch]` and seeds `[steps, batch, 2]` of what is left
+            of an epoch; returns a dataset of batches `(inputs, ok)`. `ok` is False where an example
+            could not be read: it then counts with weight zero, and nothing takes its place.
         num_classes: Width of the one-hot vectors.
         weights: Weight of each example beside the plan's filler weights, float32 `[size]`.
-        finish: Changes a whole batch `(inputs, targets, weights, seed)` into `(inputs, targets)`, in graph.
+        finish: Changes a whole batch `(inputs, targets, weights, seed)` into `(inputs, targets)`,
+            in graph.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class Pipeline:
     def epoch(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
         """Returns the batches of `epoch` from step `start` on: `(inputs, targets, weights)`.
 
-        Every random choice depends on (seed, epoch, row) or (seed, epoch, step) alone, so the batches from step
-        `start` on are the very ones an uninterrupted epoch would give.
+        Every random choice depends on (seed, epoch, row) or (seed, epoch, step) alone, so the
+        batches from step `start` on are the very ones an uninterrupted epoch would give.
         """
         rows, weights = self.plan.epoch(epoch)
         rows, weights = rows[start:], weights[start:]
@@ -59,7 +60,7 @@ class Pipeline:
         rest = tf.data.Dataset.from_tensor_slices((self.labels[rows], weights, seeds.steps))
         integers = np.issubdtype(self.labels.dtype, np.integer)
 
-        def join(fetched, rest):  # noqa: ANN001, ANN202
+        def join(fetched, rest):  # noqa: ANN001
             (inputs, ok), (targets, weights, seed) = fetched, rest
             if integers:
                 targets = tf.one_hot(targets, self.num_classes)
@@ -78,7 +79,9 @@ class Pipeline:
 
 
 class _Seeds:
-    """Seeds for stateless operations, two numbers each: `rows` `[steps, batch, 2]` and `steps` `[steps, 2]`."""
+    """Seeds for stateless operations, two numbers each: `rows` `[steps, batch, 2]` and `steps`
+    `[steps, 2]`.
+    """
 
     def __init__(self, seed: int, epoch: int, rows: np.ndarray, steps: np.ndarray):
         salt = np.random.SeedSequence([seed, epoch]).generate_state(2).astype(np.int32)

@@ -1,4 +1,6 @@
-"""The order of the examples: which rows form each batch of each epoch, as a pure function of (seed, epoch)."""
+"""The order of the examples: which rows form each batch of each epoch, as a pure function of (seed,
+epoch).
+"""
 
 import numpy as np
 
@@ -6,16 +8,18 @@ import numpy as np
 class BatchPlan:
     """Says which examples form each batch, and starts at any step of any epoch at no cost.
 
-    The last batch is filled up with a repeated row of weight zero, so that every batch is whole and no example is
-    dropped or counted twice. The plan is global: replicas and processes take slices of its batches.
+    The last batch is filled up with a repeated row of weight zero, so that every batch is whole and
+    no example is dropped or counted twice. The plan is global: replicas and processes take slices
+    of its batches.
 
     Args:
         size: Number of examples.
         batch_size: Examples in one global batch.
         seed: With the epoch, all that the order depends on.
         shuffle: False keeps the order of the source, for evaluation.
-        balance: Class of each example, int `[size]`. When given, every epoch draws as many examples as there are,
-            the same number of each class: members of small classes come several times, of large ones not all.
+        balance: Class of each example, int `[size]`. When given, every epoch draws as many examples
+            as there are, the same number of each class: members of small classes come several
+            times, of large ones not all.
     """
 
     def __init__(
@@ -42,7 +46,8 @@ class BatchPlan:
         """Returns the batches of one epoch.
 
         Returns:
-            rows: int64 `[steps, batch_size]`, and weights: float32 `[steps, batch_size]`, zero for filler.
+            rows: int64 `[steps, batch_size]`, and weights: float32 `[steps, batch_size]`, zero for
+                filler.
         """
         order = self._order(epoch)
         filler = self.steps * self.batch_size - self.size

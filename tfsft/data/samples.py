@@ -12,7 +12,9 @@ THUMBNAIL = 160  # pixels of its longer side
 
 
 def suggest_image_size(source: ImageSource, sample: int = 16) -> int:
-    """Returns 224, or 96 when half of some sampled pictures are smaller than 96 pixels on their longer side."""
+    """Returns 224, or 96 when half of some sampled pictures are smaller than 96 pixels on their
+    longer side.
+    """
     rows = np.linspace(0, len(source) - 1, min(sample, len(source))).astype(int)
     sides = [max(source.image(row)[0].shape[:2]) for row in rows]
     return PHOTO_SIZE if np.median(sides) >= SMALL_SIZE else SMALL_SIZE

@@ -68,7 +68,9 @@ def write_predictions(
 
 
 def write_rows(path: str | Path, rows: Sequence[Prediction], *, kind: str = "single") -> None:
-    """Writes predictions.csv with these rows in their order; the arguments are those of `write_predictions`."""
+    """Writes predictions.csv with these rows in their order; the arguments are those of
+    `write_predictions`.
+    """
     columns = ("id", "label", "prediction", "error" if kind == "regression" else "probability")
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")

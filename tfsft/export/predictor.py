@@ -1,4 +1,6 @@
-"""A finished run as a function from inputs to answers; needs model.keras and task.json, never the recipe."""
+"""A finished run as a function from inputs to answers; needs model.keras and task.json, never the
+recipe.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -45,8 +47,8 @@ class ImagePredictor:
             progress: Called with (done, total) pictures.
 
         Returns:
-            An answer for each readable picture in its order, the model's outputs `[n, ...]` for these, and the
-            pictures that could not be read.
+            An answer for each readable picture in its order, the model's outputs `[n, ...]` for
+            these, and the pictures that could not be read.
         """
         storage = FileStorage(paths)
         checked = [storage.check(row) for row in range(len(paths))]
@@ -72,12 +74,15 @@ class ImagePredictor:
         outputs = outputs[ok]
         return predictions(names, None, outputs, self.class_names, kind=self.labels), outputs, bad
 
-    def labelled(self, folder: str, *, split: str | None = None, **options: Any) -> tuple[ImageSource, tuple]:
+    def labelled(
+        self, folder: str, *, split: str | None = None, **options: Any
+    ) -> tuple[ImageSource, tuple]:
         """Returns labelled pictures of other data with the run's classes, and those that are bad.
 
         Args:
             folder: As the recipe's `data`.
-            split: "train", "validation", "test", or "all"; by default the data's own test part, else all of it.
+            split: "train", "validation", "test", or "all"; by default the data's own test part,
+                else all of it.
             **options: As for `data.load_images`.
         """
         found = data.load_images(
@@ -106,7 +111,9 @@ class ImagePredictor:
         source: ImageSource,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[dict[str, Any], list[evaluation.Prediction]]:
-        """Returns the metrics on labelled pictures, and the predictions with the worst mistakes first."""
+        """Returns the metrics on labelled pictures, and the predictions with the worst mistakes
+        first.
+        """
         outputs, ok = self._run(source, progress)
         names = [name for name, good in zip(source.ids, ok, strict=True) if good]
         truth = source.labels[ok]

@@ -1,4 +1,4 @@
-"""Training: devices, the exact `FineTuner`, optimizers and schedules, runs and their checkpoints."""
+"""Training: devices, the exact `FineTuner`, optimizers, schedules, runs and checkpoints."""
 
 from tfsft.training.confusion import ConfusionMatrix
 from tfsft.training.features import FrozenFeatures, predict, skip_frozen

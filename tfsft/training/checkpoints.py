@@ -1,4 +1,6 @@
-"""The whole state of a training in one folder: written beside, hashed, renamed; read back or refused."""
+"""The whole state of a training in one folder: written beside, hashed, renamed; read back or
+refused.
+"""
 
 import hashlib
 import json
@@ -46,7 +48,9 @@ class Checkpoints:
         self.damaged: list[str] = []
 
     def save(self, arrays: Mapping[str, np.ndarray], facts: dict) -> Path:
-        """Writes a checkpoint that is whole or not there at all, and removes the oldest beyond `keep`."""
+        """Writes a checkpoint that is whole or not there at all, and removes the oldest beyond
+        `keep`.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob(".writing-*"):
             shutil.rmtree(left_over, ignore_errors=True)
@@ -118,7 +122,8 @@ def restore(
     saved = {key for key in arrays if key.startswith(f"{group}/")}
     if saved != set(keys):
         raise UserError(
-            f"The checkpoint does not fit: {len(saved)} saved variables in '{group}', {len(keys)} live ones; "
+            f"The checkpoint does not fit: {len(saved)} saved variables in '{group}', {len(keys)} "
+            f"live ones; "
             f"first difference: {sorted(saved ^ set(keys))[0]}",
             "A run goes on with the model and optimizer it began with.",
             "Use the options and the recipe of the first run, or start a new run.",

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 
 class ConfusionMatrix(keras.metrics.Metric):
-    """Counts (true class, predicted class) pairs; its result is the balanced accuracy, the mean recall of classes.
+    """Counts (true class, predicted class) pairs; its result is the balanced accuracy, the mean
+    recall of classes.
 
     Args:
         num_classes: Size of the matrix.

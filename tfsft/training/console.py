@@ -43,7 +43,9 @@ class Console:
 
     @contextmanager
     def bar(self, title: str, unit: str = "") -> Iterator[Callable[..., None]]:
-        """Yields `update(done, total, text="")`: a bar with time left on a terminal, silence elsewhere."""
+        """Yields `update(done, total, text="")`: a bar with time left on a terminal, silence
+        elsewhere.
+        """
         if not self.is_terminal:
             yield lambda done, total, text="": None
             return
@@ -63,14 +65,17 @@ class Console:
             yield update
 
     def reporter(self, title: str, unit: str = "") -> Callable[[int, int], None]:
-        """Returns `progress(done, total)` that opens a bar at the first call and closes it at the last.
+        """Returns `progress(done, total)` that opens a bar at the first call and closes it at the
+        last.
 
         Elsewhere than on a terminal it says one line at the start and one at the end.
         """
         return self._reporter(title, unit, lines=True)
 
     def quiet_reporter(self, title: str, unit: str = "") -> Callable[[int, int], None]:
-        """Returns `progress(done, total)` that draws a bar on a terminal and says nothing elsewhere."""
+        """Returns `progress(done, total)` that draws a bar on a terminal and says nothing
+        elsewhere.
+        """
         return self._reporter(title, unit, lines=False)
 
     def _reporter(self, title: str, unit: str, lines: bool) -> Callable[[int, int], None]:
@@ -92,4 +97,3 @@ class Console:
                 state.clear()
 
         return progress
-

@@ -24,8 +24,9 @@ MEMORY = 2 << 30  # bytes of features kept in memory; more goes to a memory-mapp
 class FrozenFeatures:
     """The outputs of a frozen trunk for every example, in memory or beyond a budget on disk.
 
-    Training what is above the trunk on them gives the same result as the long way, to rounding, as long as the
-    trunk sees every example unchanged in every epoch. Nothing is computed before the first batch is asked for.
+    Training what is above the trunk on them gives the same result as the long way, to rounding, as
+    long as the trunk sees every example unchanged in every epoch. Nothing is computed before the
+    first batch is asked for.
 
     Args:
         trunk: Frozen model, from the pipeline's inputs to what is trained on.
@@ -73,7 +74,9 @@ class FrozenFeatures:
     @property
     def has_room(self) -> bool:
         """Whether memory or the disk can hold the features."""
-        return self.bytes <= self.memory or self.bytes < shutil.disk_usage(self.folder or ".").free / 2
+        return (
+            self.bytes <= self.memory or self.bytes < shutil.disk_usage(self.folder or ".").free / 2
+        )
 
     def pipeline(self, plan: BatchPlan | None = None) -> Pipeline:
         """Returns batches of features in the order of `plan`, by default the source's own."""
@@ -94,10 +97,10 @@ class FrozenFeatures:
             return batches.map(self._gather)
         return batches.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    def _gather(self, rows):  # noqa: ANN001, ANN202
+    def _gather(self, rows):  # noqa: ANN001
         return _only([tf.gather(part, rows) for part in self._parts]), tf.gather(self._ok, rows)
 
-    def _read(self, rows):  # noqa: ANN001, ANN202
+    def _read(self, rows):  # noqa: ANN001
         types = [tf.as_dtype(part.dtype) for part in self._parts]
         parts = tf.numpy_function(
             lambda rows: [part[rows] for part in self._parts], [rows], types, stateful=False
@@ -155,10 +158,12 @@ def skip_frozen(
         run: For its strategy, its folder and its progress bars.
         model: The recipe's model, with the layers to train set trainable.
         train: Its training batches; `validation`: those it is validated on.
-        augmented: Whether the training examples change from epoch to epoch: then nothing can be left out.
+        augmented: Whether the training examples change from epoch to epoch: then nothing can be
+            left out.
 
     Returns:
-        The network to train and the batches for it: the layers above the frozen trunk on the trunk's features, or
+        The network to train and the batches for it: the layers above the frozen trunk on the
+            trunk's features, or
         the whole from the resized picture on.
     """
     with run.strategy.scope():
@@ -171,21 +176,30 @@ def skip_frozen(
             return None
         title = f"Computing frozen features of {name} examples"
         progress = run.progress(title, "examples")
-        kept = FrozenFeatures(trunk, pipeline, strategy=run.strategy, folder=run.dir, progress=progress)
+        kept = FrozenFeatures(
+            trunk, pipeline, strategy=run.strategy, folder=run.dir, progress=progress
+        )
         return kept.pipeline() if kept.has_room else pipeline
 
     cached = features("training", train), features("validation", validation)
-    if any(new is old and old is not None for new, old in zip(cached, (train, validation), strict=True)):
-        run.say("The frozen features have no room in memory or on disk; computing them anew in every epoch.")
+    if any(
+        new is old and old is not None for new, old in zip(cached, (train, validation), strict=True)
+    ):
+        run.say(
+            "The frozen features have no room in memory or on disk; computing them anew in every "
+            "epoch."
+        )
         return models.from_resized(model), train, validation
     return top, *cached
 
 
 def run_batches(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy):  # noqa: ANN201
-    """Yields `(outputs, weights)` of each batch in order: a list of arrays `[batch, ...]`, and `[batch]`."""
+    """Yields `(outputs, weights)` of each batch in order: a list of arrays `[batch, ...]`, and
+    `[batch]`.
+    """
 
     @tf.function(reduce_retracing=True)
-    def step(inputs):  # noqa: ANN001, ANN202
+    def step(inputs):  # noqa: ANN001
         return strategy.run(lambda x: tf.nest.flatten(model(x, training=False)), (inputs,))
 
     for inputs, _, weights in strategy.experimental_distribute_dataset(pipeline.epoch()):
@@ -208,7 +222,8 @@ def predict(
         progress: Called with (done, total) examples.
 
     Returns:
-        outputs: `[size, ...]` in the order of the examples, and ok: bool `[size]`, False where one was unreadable.
+        outputs: `[size, ...]` in the order of the examples, and ok: bool `[size]`, False where one
+            was unreadable.
     """
     strategy = strategy or tf.distribute.get_strategy()
     outputs, weights = [], []

@@ -1,4 +1,6 @@
-"""The model that is trained: Keras's `compile` and `fit` with a loss that is exact however a batch is cut up."""
+"""The model that is trained: Keras's `compile` and `fit` with a loss that is exact however a batch
+is cut up.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +15,15 @@ from tfsft.errors import UserError
 class FineTuner(keras.Model):
     """Wraps a model and trains it by `compile` and `fit` as any other.
 
-    The loss is the weighted sum over the *global* batch divided by the global sum of weights: over all replicas and
-    all accumulated parts. Regularisation counts once an update. Gradients are clipped after they are summed. So one
-    device, two replicas and four accumulated parts give the same weights to rounding, with uneven last batches too.
+    The loss is the weighted sum over the *global* batch divided by the global sum of weights: over
+    all replicas and all accumulated parts. Regularisation counts once an update. Gradients are
+    clipped after they are summed. So one device, two replicas and four accumulated parts give the
+    same weights to rounding, with uneven last batches too.
 
     Args:
         model: What is trained; its weights change in place.
-        accumulate: Parts each replica's share of a batch is computed in, one after another: the update is that of
-            the whole batch, the memory that of one part.
+        accumulate: Parts each replica's share of a batch is computed in, one after another: the
+            update is that of the whole batch, the memory that of one part.
         clip_norm: Largest global norm of the gradients; None does not clip.
 
     Raises:
@@ -49,7 +52,8 @@ class FineTuner(keras.Model):
 
         Args:
             optimizer: A Keras optimizer; clipping and accumulation are FineTuner's.
-            loss: Per-example loss, `[batch, ...]` in the shape of the weights; its own reduction is not used.
+            loss: Per-example loss, `[batch, ...]` in the shape of the weights; its own reduction is
+                not used.
             weighted_metrics: As in Keras.
             **kwargs: Passed on to Keras: `run_eagerly`, `jit_compile`.
         """
@@ -57,7 +61,8 @@ class FineTuner(keras.Model):
             if kwargs.get(name) is not None:
                 raise UserError(
                     f"FineTuner.compile was given {name}=.",
-                    "Filler examples have weight zero and must not count, so every metric is weighted.",
+                    "Filler examples have weight zero and must not count, so every metric is "
+                    "weighted.",
                     "Use weighted_metrics= with one loss.",
                 )
         if kwargs.get("steps_per_execution", 1) != 1:
@@ -111,7 +116,7 @@ class FineTuner(keras.Model):
         # A mean on the way keeps float16 gradients as small as users of loss scaling expect.
         size = tf.cast(tf.size(weights), "float32")
 
-        def part_gradients(x, y, weights):  # noqa: ANN001, ANN202
+        def part_gradients(x, y, weights):  # noqa: ANN001
             with tf.GradientTape() as tape:
                 outputs = self(x, training=True)
                 losses = self._per_example_loss(y, outputs)
@@ -127,7 +132,7 @@ class FineTuner(keras.Model):
         parts = tf.nest.map_structure(self._cut, (x, y, weights))
         sums = [tf.zeros(v.shape, v.dtype) for v in variables]
 
-        def body(i, sums):  # noqa: ANN001, ANN202
+        def body(i, sums):  # noqa: ANN001
             part = tf.nest.map_structure(lambda t: t[i], parts)
             return i + 1, [s + g for s, g in zip(sums, part_gradients(*part), strict=True)]
 
@@ -163,7 +168,9 @@ class FineTuner(keras.Model):
         self.compute_metrics(x, y, outputs, sample_weight=weights)
 
     def _loss_scale(self) -> tf.Tensor | float:
-        """Factor that keeps float16 gradients from vanishing; LossScaleOptimizer divides it out again."""
+        """Factor that keeps float16 gradients from vanishing; LossScaleOptimizer divides it out
+        again.
+        """
         return self.optimizer.scale_loss(1.0) if self.optimizer is not None else 1.0
 
     def fit(
@@ -184,8 +191,8 @@ class FineTuner(keras.Model):
             validation_data: A `Pipeline` as well.
             epochs: Passes over the data.
             callbacks: Keras callbacks besides the phase's.
-            phase: A `training.Phase` from `Run.phase`: gives its callbacks and the place to go on from. A phase
-                that is finished returns at once.
+            phase: A `training.Phase` from `Run.phase`: gives its callbacks and the place to go on
+                from. A phase that is finished returns at once.
             **kwargs: For Keras.
 
         Returns:
@@ -230,7 +237,8 @@ class FineTuner(keras.Model):
         return self.history
 
     def _fit_epoch(self, x, epoch, start, validation_data, callbacks, kwargs) -> None:  # noqa: ANN001
-        # Keras would overwrite weights with their moving average after every epoch: `fit` does it once, at the end.
+        # Keras would overwrite weights with their moving average after every epoch: `fit` does it
+        # once, at the end.
         dataset = x.epoch(epoch, start)
         self._build_metrics(dataset.element_spec)
         finalize = self.optimizer.finalize_variable_values
@@ -250,7 +258,9 @@ class FineTuner(keras.Model):
             self.optimizer.finalize_variable_values = finalize
 
     def _build_metrics(self, spec: Any) -> None:
-        """Creates the variables of the metrics before the first step, so that a saved state fits in."""
+        """Creates the variables of the metrics before the first step, so that a saved state fits
+        in.
+        """
         batch = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), spec)
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=batch)

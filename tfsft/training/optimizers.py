@@ -1,4 +1,6 @@
-"""Optimizers by name, with weight decay where it belongs and, if asked for, a rate of its own for each layer."""
+"""Optimizers by name, with weight decay where it belongs and, if asked for, a rate of its own for
+each layer.
+"""
 
 from collections.abc import Mapping
 
@@ -24,11 +26,14 @@ def make_optimizer(
     Args:
         name: One of `OPTIMIZERS`.
         learning_rate: A rate or a schedule.
-        weight_decay: Decoupled weight decay (adamw, sgd, lion, muon), never on biases, normalisation or embeddings.
+        weight_decay: Decoupled weight decay (adamw, sgd, lion, muon), never on biases,
+            normalisation or embeddings.
         momentum: sgd's, with Nesterov's correction.
         ema: Momentum of an exponential moving average of the weights; 0 keeps none.
-        rate_factors: Factor on the rate, and on the decay, of each variable by its path; 1 where not named.
-        exclude_layers: muon: layers, by words in their path, that are trained with adamw (the output layer).
+        rate_factors: Factor on the rate, and on the decay, of each variable by its path; 1 where
+            not named.
+        exclude_layers: muon: layers, by words in their path, that are trained with adamw (the
+            output layer).
     """
     common = {"learning_rate": learning_rate}
     if ema:

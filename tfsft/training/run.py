@@ -100,7 +100,13 @@ class Run:
         self._phases: list[Phase] = []
         self._started = time.monotonic()
         self._resumed = None
-        self._facts = {"finished": {}, "updates": 0, "history": [], "seconds": {}, "total_seconds": 0.0}
+        self._facts = {
+            "finished": {},
+            "updates": 0,
+            "history": [],
+            "seconds": {},
+            "total_seconds": 0.0,
+        }
         self._read_checkpoint()
         self._write_config()
         if self.recipe_file is not None:
@@ -165,7 +171,8 @@ class Run:
         before = self.config.get("data", {})
         if self.resuming and before and before.get("fingerprint") != data.get("fingerprint"):
             raise UserError(
-                f"The data is not what {self.dir} was trained on: fingerprint {data.get('fingerprint')}, "
+                f"The data is not what {self.dir} was trained on: fingerprint "
+                f"{data.get('fingerprint')}, "
                 f"was {before.get('fingerprint')}.",
                 "A resumed run sees the same examples.",
                 "Bring back the data as it was, or start a new run.",
@@ -225,8 +232,8 @@ class Run:
 
         Args:
             model: From a pipeline's inputs to answers.
-            pipelines: By split: "validation", "test"; None where there is none. The predictions written are those
-                of the last one that is there.
+            pipelines: By split: "validation", "test"; None where there is none. The predictions
+                written are those of the last one that is there.
             labels: "single", "multi" or "regression".
             class_names: By class number.
             ids: Names of the examples of that last split.
@@ -243,7 +250,9 @@ class Run:
             outputs, ok = predict(model, pipeline, self.strategy)
             truth = pipeline.labels[ok]
             self.metrics[split] = evaluation.evaluate(labels, truth, outputs[ok], class_names)
-            names = ids if ids is not None and len(ids) == len(ok) else [str(i) for i in range(len(ok))]
+            names = (
+                ids if ids is not None and len(ids) == len(ok) else [str(i) for i in range(len(ok))]
+            )
             last = (truth, outputs[ok], [n for n, good in zip(names, ok, strict=True) if good])
             self._facts["seconds"][f"evaluate {split}"] = round(time.monotonic() - start, 3)
             self.say(f"{split}: {_headline(self.metrics[split])}")
@@ -272,7 +281,8 @@ class Run:
         write_images(folder, self._facts["updates"], {title: plots.to_png(page)})
 
     def report(self, thumbnails: Mapping[str, bytes] | None = None) -> Path:
-        """Writes metrics.json, the HParams page of TensorBoard and report.html, and says where things are.
+        """Writes metrics.json, the HParams page of TensorBoard and report.html, and says where
+        things are.
 
         Args:
             thumbnails: PNG pictures of examples by their ids, for the worst mistakes.
@@ -335,7 +345,9 @@ class Run:
         write_history(self.dir / "history.csv", self._facts["history"])
 
     def _compare_settings(self, before: dict) -> bool:
-        """Refuses settings that would make the resumed run another one; returns whether epochs grew."""
+        """Refuses settings that would make the resumed run another one; returns whether epochs
+        grew.
+        """
         changed = {
             name: (before.get(name), value)
             for name, value in self.settings.items()
@@ -352,16 +364,23 @@ class Run:
         if old is None or new is None or new == old:
             return False
         if new < old:
-            self.say(f"--epochs {new} is less than the {old} of before: phases beyond it end where they are.")
+            self.say(
+                f"--epochs {new} is less than the {old} of before: phases beyond it end where "
+                f"they are."
+            )
             return False
         self.say(
-            f"--epochs grows from {old} to {new}: learning-rate schedules are stretched over {new} epochs, so the "
-            "rate jumps up to where such a schedule would be now. Phases that were followed by another stay as they are."
+            f"--epochs grows from {old} to {new}: learning-rate schedules are stretched over "
+            f"{new} epochs, so the "
+            "rate jumps up to where such a schedule would be now. Phases that were followed by "
+            "another stay as they are."
         )
         return True
 
     def _write_config(self) -> None:
-        devices = [d.name.removeprefix("/device:").lower() for d in tf.config.list_logical_devices()]
+        devices = [
+            d.name.removeprefix("/device:").lower() for d in tf.config.list_logical_devices()
+        ]
         self.config |= {
             "format": FORMAT,
             "recipe": self.recipe,
@@ -439,7 +458,9 @@ class Phase:
         """Whether early stopping has ended it."""
         return self.best.stopped
 
-    def begin(self, tuner: FineTuner, *, epochs: int, steps: int, batch_size: int, size: int) -> tuple[int, int]:
+    def begin(
+        self, tuner: FineTuner, *, epochs: int, steps: int, batch_size: int, size: int
+    ) -> tuple[int, int]:
         """Prepares the callbacks and puts the state of a checkpoint back.
 
         Returns:
@@ -504,19 +525,26 @@ class Phase:
             "epochs": self.epochs,
             "updates": updates,
             "best_epoch": None if self.best.best_epoch is None else self.best.best_epoch + 1,
-            "trained_parameters": int(sum(np.prod(v.shape) for v in self.tuner.trainable_variables)),
+            "trained_parameters": int(
+                sum(np.prod(v.shape) for v in self.tuner.trainable_variables)
+            ),
             "seconds": round(self.seconds + time.monotonic() - self._started, 3),
         }
         if self.stopped:
             run.say(f"{self.name}: no better for {self.best.patience} epochs, stopped early.")
         if self.best.best_epoch is not None:
-            run.say(f"{self.name}: the weights of epoch {self.best.best_epoch + 1} are the best and are kept.")
+            run.say(
+                f"{self.name}: the weights of epoch {self.best.best_epoch + 1} are the best and "
+                f"are kept."
+            )
         total = run._facts["total_seconds"] + time.monotonic() - run._started
         facts = {**run._facts, "phase": None, "total_seconds": total}
         run.save_checkpoint(state_of("model", run.model.variables), facts)
 
     def keep_best_model(self) -> Path | None:
-        """Writes model.keras with the best weights so far, if an epoch was finished; for a training that fails."""
+        """Writes model.keras with the best weights so far, if an epoch was finished; for a training
+        that fails.
+        """
         if not self.best.weights:
             return None
         restore("best", self.tuner.model.weights, self.best.weights)

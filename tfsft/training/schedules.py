@@ -1,4 +1,6 @@
-"""Learning rates over the course of a training: Keras's schedules, one of our own, and a warm-up before any of them."""
+"""Learning rates over the course of a training: Keras's schedules, one of our own, and a warm-up
+before any of them.
+"""
 
 import keras
 from keras.optimizers.schedules import (
@@ -27,7 +29,7 @@ class InverseTime(LearningRateSchedule):
         self.power = power
         self.unit = unit
 
-    def __call__(self, step):  # noqa: ANN001, ANN204, D102
+    def __call__(self, step):  # noqa: ANN001, D102
         t = keras.ops.cast(step, "float32") / self.unit
         return self.learning_rate * (1.0 / (1.0 + self.rate * t)) ** (1.0 / self.power)
 
@@ -53,7 +55,7 @@ class Warmup(LearningRateSchedule):
         self.schedule = schedule
         self.steps = steps
 
-    def __call__(self, step):  # noqa: ANN001, ANN204, D102
+    def __call__(self, step):  # noqa: ANN001, D102
         step = keras.ops.cast(step, "float32")
         rising = (step + 1.0) / self.steps
         after = keras.ops.maximum(step - self.steps, 0.0)
@@ -83,8 +85,8 @@ def make_schedule(
         learning_rate: The highest rate.
         total_steps: Updates of the whole phase; linear and cosine reach zero there.
         warmup_steps: Updates of linear rise before the schedule.
-        decay_factor: step, exponential: what the rate is multiplied with every `decay_every` updates; exponential
-            does so gradually.
+        decay_factor: step, exponential: what the rate is multiplied with every `decay_every`
+            updates; exponential does so gradually.
         decay_every: step, exponential: see there; inverse_time: updates in one unit of t.
         decay_rate: inverse_time: b.
         decay_power: inverse_time: w.

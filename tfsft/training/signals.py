@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM end a run at the next step, with its state saved; a second one ends it at once."""
+"""Ctrl-C and SIGTERM end a run at the next step, with its state saved; a second one ends it at
+once.
+"""
 
 import os
 import signal
@@ -13,8 +15,9 @@ HANDLED = (signal.SIGINT, signal.SIGTERM)
 class Signals:
     """Catches the signals that end a run while it is entered.
 
-    `wait_for_step` is set while steps are trained: the signal is then only remembered in `received`, and whoever
-    trains saves and raises `Stopped`. At any other time `Stopped` is raised where the program stands.
+    `wait_for_step` is set while steps are trained: the signal is then only remembered in
+    `received`, and whoever trains saves and raises `Stopped`. At any other time `Stopped` is raised
+    where the program stands.
     """
 
     def __init__(self):

@@ -1,5 +1,6 @@
 """Which devices train, and in which number format."""
 
+import contextlib
 import os
 import re
 
@@ -32,9 +33,10 @@ def make_strategy(kind: str = "auto", devices: str | None = None) -> tf.distribu
     """Returns the tf.distribute strategy for the devices of this machine.
 
     Args:
-        kind: `one` device; `mirrored`: a copy of the model on each device; `tpu`; `auto`: a TPU where one is
-            configured, every local GPU, else the CPU.
-        devices: Which of them, as in `gpu:0,gpu:2`. `cpu:0,cpu:1` splits the CPU into logical devices, for tests.
+        kind: `one` device; `mirrored`: a copy of the model on each device; `tpu`; `auto`: a TPU
+            where one is configured, every local GPU, else the CPU.
+        devices: Which of them, as in `gpu:0,gpu:2`. `cpu:0,cpu:1` splits the CPU into logical
+            devices, for tests.
 
     Raises:
         UsageError: When a device is not there.
@@ -81,12 +83,11 @@ def _split_cpu(names: list[str]) -> None:
     if wanted == 1:
         return
     cpu = tf.config.list_physical_devices("CPU")[0]
-    try:
+    # TensorFlow has started; what is missing is said by the caller
+    with contextlib.suppress(RuntimeError):
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * wanted
         )
-    except RuntimeError:  # TensorFlow has started; what is missing is said by the caller
-        pass
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:
@@ -104,7 +105,8 @@ def _tpu_strategy() -> tf.distribute.Strategy:
 def set_precision(precision: str, strategy: tf.distribute.Strategy) -> str:
     """Sets Keras's global number format and returns its name.
 
-    `auto` is mixed_bfloat16 on TPUs and on GPUs that have it (compute capability 8 and later), else float32.
+    `auto` is mixed_bfloat16 on TPUs and on GPUs that have it (compute capability 8 and later), else
+    float32.
     """
     if precision == "auto":
         precision = "mixed_bfloat16" if _has_bfloat16(strategy) else "float32"

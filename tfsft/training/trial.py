@@ -109,5 +109,7 @@ class _StepTimer(keras.callbacks.Callback):
         weights = self.model.trainable_variables
         self.measured.parameters = sum(int(tf.size(w.value)) for w in weights)
         self.measured.first_step_seconds = self._times[0]
-        self.measured.step_seconds = sorted(self._times[1:] or self._times)[len(self._times[1:]) // 2]
+        self.measured.step_seconds = sorted(self._times[1:] or self._times)[
+            len(self._times[1:]) // 2
+        ]
         self.measured.features_seconds, self.run._features = self.run._features, 0.0

@@ -9,7 +9,8 @@ from tfsft.training.checkpoints import restore, state_of
 class KeepBest(keras.callbacks.Callback):
     """Puts the weights of the best epoch back at the end of a phase.
 
-    With a moving average of the weights it is the average that is judged and kept. Without validation data there
+    With a moving average of the weights it is the average that is judged and kept. Without
+    validation data there
     is nothing to judge by: the last weights stay.
 
     Args:

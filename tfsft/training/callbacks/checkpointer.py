@@ -76,7 +76,8 @@ class Checkpointer(keras.callbacks.Callback):
             if error.errno != errno.ENOSPC:
                 raise
             phase.run.say(
-                "No space is left to write a checkpoint. Earlier ones are untouched and training goes on; "
+                "No space is left to write a checkpoint. Earlier ones are untouched and training "
+                "goes on; "
                 "free some space and the next one will be written."
             )
         self._saved_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""history.csv: one row an epoch, the same for a run that was interrupted as for one that was not."""
+"""history.csv: one row an epoch, the same whether a run was interrupted or not."""
 
 import csv
 import io

@@ -36,7 +36,8 @@ class LossCheck(keras.callbacks.Callback):
         raise UserError(
             f"The loss became {float(loss)} in phase '{self.phase.name}', epoch {self._epoch + 1}, "
             f"step {self.phase.checkpointer.first_step + batch + 1}.",
-            "A loss must stay a number: the learning rate is probably too high, or a label or picture is broken.",
+            "A loss must stay a number: the learning rate is probably too high, or a label or "
+            "picture is broken.",
             "Start again with a smaller --learning-rate or with --clip-norm 1; "
             + (
                 f"the last good weights are in {kept}." if kept else "no epoch was finished before."

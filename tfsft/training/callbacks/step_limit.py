@@ -4,7 +4,9 @@ import keras
 
 
 class StepLimit(keras.callbacks.Callback):
-    """Stops training once the optimizer has made `updates` updates, in the middle of an epoch if need be."""
+    """Stops training once the optimizer has made `updates` updates, in the middle of an epoch if
+    need be.
+    """
 
     def __init__(self, updates: int):
         super().__init__()

@@ -1,4 +1,6 @@
-"""Curves and pictures for TensorBoard, keyed on the optimizer's updates so that they go on over a resume."""
+"""Curves and pictures for TensorBoard, keyed on the optimizer's updates so that they go on over a
+resume.
+"""
 
 import time
 from pathlib import Path
