@@ -102,17 +102,19 @@ def test_half_an_encoder_trains(load, tiny_vit, classifier):
     }
 
 
-@pytest.mark.parametrize("which", ["none", "auto", "all"])
-def test_a_training_step_moves_exactly_what_is_open(which, classifier, pictures):
+@pytest.mark.parametrize("which", ["auto", "all"])
+def test_a_training_step_moves_exactly_what_is_open(which, load, classifier, pictures):
     keras.utils.set_random_seed(0)
-    model = classifier(load_image_backbone("efficientnet_lite0", 64), dropout=0.0)
+    model = classifier(load("efficientnet_lite0"), dropout=0.0)
     unfreeze(model, which)
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
-    before = [np.array(weight) for weight in model.weights]
+    before = model.get_weights()
     model.train_on_batch(pictures, np.array([0, 1, 2, 0]))
+    after = model.get_weights()
+    model.set_weights(before)
     open_paths = {weight.path for weight in model.trainable_weights}
-    for weight, old in zip(model.weights, before, strict=True):
-        assert np.array_equal(weight, old) == (weight.path not in open_paths), weight.path
+    for weight, old, new in zip(model.weights, before, after, strict=True):
+        assert np.array_equal(old, new) == (weight.path not in open_paths), weight.path
 
 
 def test_depths_count_from_the_head(resnet, classifier):
