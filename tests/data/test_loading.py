@@ -93,6 +93,16 @@ def test_the_fingerprint_stands_for_pictures_labels_and_splits(flowers, picture)
     assert len(others | {first}) == 4
 
 
+def test_all_splits_together(flowers):
+    splits = load_images(str(flowers))
+    everything = splits.everything()
+    assert len(everything) == 30
+    for row, name in enumerate(everything.ids):
+        assert name.startswith(label_of(everything, name))
+        pixels = np.asarray(Image.open(flowers / name))
+        np.testing.assert_array_equal(everything.image(row)[0], pixels)
+
+
 def test_fractions_of_zero(flowers):
     assert load_images(str(flowers), test_fraction=0).test is None
     splits = load_images(str(flowers), validation_fraction=0, test_fraction=0)
@@ -194,6 +204,7 @@ def test_many_bad_pictures_stop_even_when_skipped(flowers):
     load_images(str(flowers), on_bad="skip")  # one in ten
     spoil(flowers, [6])
     assert "4 of 30" in message(flowers, on_bad="skip")
+    assert len(load_images(str(flowers), on_bad="list").bad) == 4
 
 
 def test_a_class_with_too_few_pictures_is_named(flowers, write_pictures):

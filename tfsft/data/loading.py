@@ -16,6 +16,7 @@ from tfsft.data.tables import TABLE_SUFFIXES, list_table
 from tfsft.data.tfds_source import PREFIX, list_tfds
 from tfsft.errors import UsageError, UserError, nearest
 
+ON_BAD = ("stop", "skip", "list")
 MAX_BAD_SHARE = 0.1
 
 
@@ -52,8 +53,8 @@ def load_images(
         validation_fraction, test_fraction: Shares of all pictures, where splits are made.
         seed: Another one gives other splits.
         limit: Take about this many pictures in all, of every class, for a quick try.
-        on_bad: "stop" at pictures that cannot be read, or "skip" them; more than one in ten always
-            stop.
+        on_bad: "stop" at pictures that cannot be read; "skip" them, unless they are more than one
+            in ten; or "list" them, however many, for a look at the data.
         tfds_dir: Folder with prepared tfds data sets.
         class_names: The classes and their order, where a model has them already; some may then
             have no pictures.
@@ -86,7 +87,8 @@ def load_images(
         rows = splits.stratified_subset(strata, listing.ids, limit, at_least=len(wanted))
     keys, reasons = check_pictures(listing.storage, rows, progress)
     bad = tuple(BadExample(listing.ids[rows[row]], reason) for row, reason in reasons.items())
-    _check_bad(bad, len(rows), data, on_bad)
+    if on_bad != "list":
+        _check_bad(bad, len(rows), data, on_bad)
     good = np.array([row not in reasons for row in range(len(rows))], bool)
     rows, keys = rows[good], keys[good]
     source = ImageSource(
@@ -130,7 +132,7 @@ def load_images(
 
 
 def _check_arguments(data: str, task: str, on_bad: str, limit: int | None) -> None:
-    for option, value, choices in [("task", task, TASKS), ("--on-bad", on_bad, ("stop", "skip"))]:
+    for option, value, choices in [("task", task, TASKS), ("--on-bad", on_bad, ON_BAD)]:
         if value not in choices:
             raise UsageError(
                 f"{option} {value!r} is unknown.{nearest(str(value), choices)}",
