@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import textwrap
 from pathlib import Path
 
 import keras
@@ -60,7 +61,7 @@ def load_from_hub(
     except UserError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = textwrap.shorten(str(error).strip() or type(error).__name__, 200)
         if local:
             raise UserError(
                 f"The folder {preset} could not be loaded for {image_size} pixels: {reason}",
