@@ -46,19 +46,19 @@ def main() -> None:
     augmenter = Augmenter(args.augment, args.image_size)
     sides = [args.image_size, args.image_size]
 
-    def bare(data):  # noqa: ANN001, ANN202
+    def bare(data):  # noqa: ANN001
         return tf.io.decode_jpeg(data, channels=3)
 
-    def bare_resized(data):  # noqa: ANN001, ANN202
+    def bare_resized(data):  # noqa: ANN001
         return tf.cast(tf.image.resize(bare(data), sides, antialias=True), tf.uint8)
 
-    def tfsft(data):  # noqa: ANN001, ANN202
+    def tfsft(data):  # noqa: ANN001
         return decode_image(data)[0]
 
-    def tfsft_resized(data):  # noqa: ANN001, ANN202
+    def tfsft_resized(data):  # noqa: ANN001
         return resize(tfsft(data), args.image_size)
 
-    def tfsft_augmented(data):  # noqa: ANN001, ANN202
+    def tfsft_augmented(data):  # noqa: ANN001
         seed = tf.stack([tf.strings.to_hash_bucket_fast(data, 1 << 30), 0])
         return augmenter.image(tfsft_resized(data), tf.cast(seed, tf.int32))
 

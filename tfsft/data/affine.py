@@ -21,14 +21,9 @@ def shear(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return _matrix([1.0, x, 0.0], [y, 1.0, 0.0])
 
 
-def box(x: tf.Tensor, y: tf.Tensor, width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
-    """Returns the matrix that blows up a box to the whole picture.
-
-    Args:
-        x, y: From the picture's centre to the box's, in pixels.
-        width, height: Of the box, as shares of the picture's.
-    """
-    return _matrix([width, 0.0, x], [0.0, height, y])
+def translation(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns the matrix that moves a picture by pixels to the left and up."""
+    return _matrix([1.0, 0.0, x], [0.0, 1.0, y])
 
 
 def warp(image: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
@@ -55,6 +50,29 @@ def warp(image: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         fill_mode="REFLECT",
     )
     return tf.ensure_shape(tf.cast(tf.round(warped[0]), tf.uint8), image.shape)
+
+
+def zoom(image: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Blows up a box to the whole picture; four times as fast as `warp`.
+
+    Args:
+        image: uint8 `[height, width, channels]`.
+        corner: Top and left edge of the box as shares of height and width, float32 `[2]`.
+        size: Height and width of the box, likewise.
+
+    Returns:
+        uint8, of the same shape.
+    """
+    shape = tf.shape(image)[:2]
+    zoomed = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=shape,
+        scale=1 / size,
+        translation=-corner * tf.cast(shape, tf.float32) / size,
+        kernel_type="triangle",  # linear
+        antialias=False,
+    )
+    return tf.ensure_shape(tf.cast(tf.round(zoomed[0]), tf.uint8), image.shape)
 
 
 def _matrix(*rows: list) -> tf.Tensor:

@@ -6,7 +6,7 @@ from tfsft.data import affine
 from tfsft.data.randaugment import rand_augment
 from tfsft.errors import UsageError, nearest
 
-PER_IMAGE = ("flip", "crop", "rotation", "color", "randaugment")  # in the order they are applied
+PER_IMAGE = ("flip", "rotation", "crop", "color", "randaugment")  # in the order they are applied
 PER_BATCH = ("mixup", "cutmix")
 AUGMENTATIONS = PER_IMAGE + PER_BATCH
 
@@ -23,8 +23,8 @@ CUTMIX_ALPHA = 1.0  # every share is equally likely
 class Augmenter:
     """Augments pictures in tf.data; the same seed gives the same picture, whatever comes before.
 
-    flip mirrors left and right; crop zooms into a random box; rotation turns (what comes from
-    beyond the edge is mirrored); color changes brightness, contrast, saturation and hue a little;
+    flip mirrors left and right; rotation turns (what comes from beyond the edge is mirrored); crop
+    zooms into a random box; color changes brightness, contrast, saturation and hue a little;
     randaugment draws two of 14 operations; mixup blends a picture with another of its batch;
     cutmix pastes a box of another into it.
 
@@ -69,13 +69,10 @@ class Augmenter:
         seeds = {name: _fold_in(seed, number) for number, name in enumerate(AUGMENTATIONS)}
         if "flip" in self.names:
             image = tf.image.stateless_random_flip_left_right(image, seeds["flip"])
-        if "crop" in self.names or "rotation" in self.names:
-            matrix = tf.eye(3)
-            if "crop" in self.names:
-                matrix = _random_box(seeds["crop"], self.image_size)
-            if "rotation" in self.names:
-                matrix = matrix @ _random_rotation(seeds["rotation"])
-            image = affine.warp(image, matrix)
+        if "rotation" in self.names:
+            image = _random_rotation(image, seeds["rotation"])
+        if "crop" in self.names:
+            image = _random_crop(image, seeds["crop"])
         if "color" in self.names:
             image = _random_color(image, seeds["color"])
         if "randaugment" in self.names:
@@ -161,20 +158,17 @@ def parse_names(names: str) -> tuple[str, ...]:
 _fold_in = tf.random.experimental.stateless_fold_in
 
 
-def _random_rotation(seed: tf.Tensor) -> tf.Tensor:
+def _random_rotation(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     degrees = tf.random.stateless_uniform([], seed, -MAX_ROTATION, MAX_ROTATION)
-    return affine.rotation(degrees)
+    return affine.warp(image, affine.rotation(degrees))
 
 
-def _random_box(seed: tf.Tensor, size: int) -> tf.Tensor:
-    area, aspect, x, y = tf.unstack(tf.random.stateless_uniform([4], seed))
+def _random_crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    area, aspect, *place = tf.unstack(tf.random.stateless_uniform([4], seed))
     area = MIN_CROP_AREA + (1 - MIN_CROP_AREA) * area
     aspect = MAX_CROP_ASPECT ** (2 * aspect - 1)
-    width = tf.minimum(tf.sqrt(area * aspect), 1)
-    height = tf.minimum(tf.sqrt(area / aspect), 1)
-    return affine.box(
-        (x - 0.5) * (1 - width) * size, (y - 0.5) * (1 - height) * size, width, height
-    )
+    size = tf.minimum(tf.sqrt(tf.stack([area / aspect, area * aspect])), 1)
+    return affine.zoom(image, tf.stack(place) * (1 - size), size)
 
 
 def _random_color(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

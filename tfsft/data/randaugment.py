@@ -102,7 +102,7 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 def translate(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Moves the picture by shares of its width and height."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    return affine.warp(image, affine.box(x * width, y * height, 1.0, 1.0))
+    return affine.warp(image, affine.translation(x * width, y * height))
 
 
 # The sign of the level, from -1 to 1, is the direction. Level 1 is the end of the paper's ranges;
