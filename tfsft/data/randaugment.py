@@ -33,8 +33,7 @@ def rand_augment(
             tf.random.stateless_uniform([2], draw, 0, 2 * len(OPERATIONS), tf.int32)
         )
         level = magnitude / MAX_MAGNITUDE * (1 - 2 * tf.cast(sign % 2, tf.float32))
-        branches = [functools.partial(apply, image, level) for apply in OPERATIONS.values()]
-        image = tf.ensure_shape(tf.switch_case(which // 2, branches), image.shape)
+        image = tf.ensure_shape(_apply(which // 2, image, level), image.shape)
     return image
 
 
@@ -125,6 +124,12 @@ OPERATIONS = {
 }
 
 _VALUES = range(256)
+
+
+@tf.function(autograph=False)  # a trace takes a second: one serves both steps and all epochs
+def _apply(which: tf.Tensor, image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    branches = [functools.partial(apply, image, level) for apply in OPERATIONS.values()]
+    return tf.switch_case(which, branches)
 
 
 def _look_up(image: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
