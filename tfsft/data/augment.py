@@ -99,11 +99,8 @@ class Augmenter:
         """
         if not self.mixes:
             return images, labels
-        real = weights > 0
-        partner = _partners(real, _fold_in(seed, 0))
+        partner = _partners(weights > 0, _fold_in(seed, 0))
         kept = self._kept_shares(tf.shape(images)[0], seed)
-        kept = tf.where(real[:, None, None], kept, 1.0)
-
         mask, pixels = kept[..., None], tf.cast(images, tf.float32)
         mixed = mask * pixels + (1 - mask) * tf.gather(pixels, partner)
         share = tf.cast(tf.reduce_mean(kept, [1, 2]), labels.dtype)[:, None]
