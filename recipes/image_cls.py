@@ -215,12 +215,16 @@ def build_model(
 
 def main(config: Config, run: training.Run) -> None:
     """Trains, evaluates, saves and reports."""
+    # What can be wrong with the settings is found before any data is read.
     labels = _labels(config)
+    augmented = bool(data.parse_names(config.augment))
+    backbone, reason = models.resolve(config.backbone, kind="image")
+    run.say(f"Backbone {reason}")
 
     # Data
     splits = load_data(config)
     size = config.image_size or data.suggest_image_size(splits.train)
-    augmenter = data.Augmenter(config.augment, size) if config.augment != "none" else None
+    augmenter = data.Augmenter(config.augment, size) if augmented else None
     feeds = {
         name: data.ImageFeed(
             source,
@@ -244,7 +248,6 @@ def main(config: Config, run: training.Run) -> None:
     }
 
     # Model
-    backbone, reason = models.resolve(config.backbone, kind="image")
     with run.strategy.scope():
         model = build_model(
             max(len(splits.class_names), 1),
@@ -269,14 +272,14 @@ def main(config: Config, run: training.Run) -> None:
         },
         data=splits.facts(),
     )
-    if augmenter is not None:
+    if augmented:
         run.show_pictures("what the network sees", next(iter(train.epoch()))[0])
 
     # Training: the head alone, then the top of the backbone with it
     for name, unfreeze in _phases(config, model):
         models.unfreeze(model, unfreeze)
         network, phase_train, phase_validation = training.skip_frozen(
-            run, model, train, held_out["validation"], augmented=augmenter is not None
+            run, model, train, held_out["validation"], augmented=augmented
         )
         with run.strategy.scope():
             tuner = training.FineTuner(

@@ -55,7 +55,7 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
     console = Console()
 
     # Every bad example is wanted, not the first; so they are skipped here and counted below.
-    looked_at = dataclasses.replace(config, on_bad="skip") if hasattr(config, "on_bad") else config
+    looked_at = dataclasses.replace(config, on_bad="list") if hasattr(config, "on_bad") else config
     splits = module.load_data(looked_at)
     _show_data(
         splits, data.inspect_images(splits, progress=console.quiet_reporter("Looking", "pictures"))

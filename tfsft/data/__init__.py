@@ -1,6 +1,6 @@
 """From a person's labelled pictures to batches: sources, splits, plan, pipeline."""
 
-from tfsft.data.augment import Augmenter
+from tfsft.data.augment import Augmenter, parse_names
 from tfsft.data.image_feed import ImageFeed
 from tfsft.data.images import decode_image, resize
 from tfsft.data.inspection import Inspection, inspect_images
@@ -25,6 +25,7 @@ __all__ = [
     "decode_image",
     "inspect_images",
     "load_images",
+    "parse_names",
     "resize",
     "suggest_image_size",
     "thumbnails",

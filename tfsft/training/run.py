@@ -93,6 +93,7 @@ class Run:
         self.checkpoints = Checkpoints(self.dir / "checkpoints")
         self.strategy = strategies.make_strategy(strategy, devices)
         self.precision = strategies.set_precision(precision, self.strategy)
+        self._check_batch_size()
         self.seed = int(self.settings.get("seed", 0))
         keras.utils.set_random_seed(self.seed)
         self.model: keras.Model | None = None
@@ -249,6 +250,8 @@ class Run:
             start = time.monotonic()
             outputs, ok = predict(model, pipeline, self.strategy)
             truth = pipeline.labels[ok]
+            if labels == "regression":
+                truth = truth.reshape(-1)
             self.metrics[split] = evaluation.evaluate(labels, truth, outputs[ok], class_names)
             names = (
                 ids if ids is not None and len(ids) == len(ok) else [str(i) for i in range(len(ok))]
@@ -318,6 +321,17 @@ class Run:
                 f"The run folder {self.dir} exists already.",
                 "A new run gets a folder of its own, so that nothing is overwritten.",
                 f"Go on with it by --resume {self.dir}, or choose another --run-dir.",
+            )
+
+    def _check_batch_size(self) -> None:
+        replicas = self.strategy.num_replicas_in_sync
+        parts = replicas * self.settings.get("accumulate", 1)
+        size = self.settings.get("batch_size", parts)
+        if size % parts:
+            raise UsageError(
+                f"--batch-size {size} cannot be cut into {parts} equal parts.",
+                f"There are {replicas} replicas, each with --accumulate {parts // replicas}.",
+                f"Use --batch-size {-(-size // parts) * parts}.",
             )
 
     def _read_checkpoint(self) -> None:

@@ -42,7 +42,7 @@ class Checkpointer(keras.callbacks.Callback):
             self.metrics = None
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Saves between two steps of an epoch; after its last step only once it has been validated."""
+        """Saves between two steps; after the last of an epoch, once it is validated."""
         step = self.first_step + batch + 1
         if step < self.phase.steps and (self.phase.run.signals.received or self._is_time()):
             self.save(self.epoch, step)
