@@ -105,8 +105,8 @@ class Config:
     max_steps: Annotated[int, "0.."] = 0
     batch_size: Annotated[int, "1.."] = 32
     accumulate: Annotated[int, "1.."] = 1
-    learning_rate: Annotated[float, ">0.."] = 1e-3
-    unfrozen_learning_rate: Annotated[float, ">0.."] = 3e-4
+    learning_rate: Annotated[float, ">0.."] = 2e-3
+    unfrozen_learning_rate: Annotated[float, ">0.."] = 1e-3
     layer_decay: Annotated[float, ">0..1"] = 1.0
     optimizer: Literal["adam", "adamw", "sgd", "lion", "muon"] = "adamw"
     weight_decay: Annotated[float, "0.."] = 0.01

@@ -1,5 +1,6 @@
 """The batches of a picture source: decoded once if that fits in memory, on the way if not."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -136,7 +137,8 @@ def explain_unreadable(error: BaseException) -> UserError | None:
     """Returns what a person should read when a pipeline met a picture it could not decode, else
     None.
     """
-    if not isinstance(error, tf.errors.InvalidArgumentError) or UNREADABLE not in str(error):
+    # TensorFlow prints what an assertion was given as "[unreadable picture: ] [its name]".
+    found = re.search(rf"\[{UNREADABLE}\] \[(.*)\]", str(error))
+    if not isinstance(error, tf.errors.InvalidArgumentError) or found is None:
         return None
-    name = str(error).split(UNREADABLE, 1)[1].split("\n")[0]
-    return unreadable([name.split("]")[0].strip("[ ")])
+    return unreadable([found[1]])

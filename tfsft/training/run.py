@@ -1,6 +1,7 @@
 """One run of a recipe: its folder, seed, devices, phases, checkpoints, and what it leaves."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -214,8 +215,17 @@ class Run:
         return phase
 
     def save_checkpoint(self, arrays: Mapping[str, np.ndarray], facts: dict) -> None:
-        """Writes a checkpoint; `--resume` goes on from the newest."""
-        self.checkpoints.save(arrays, facts)
+        """Writes a checkpoint; `--resume` goes on from the newest. A full disk does not end a run."""
+        try:
+            self.checkpoints.save(arrays, facts)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.say(
+                "No space is left to write a checkpoint. Earlier ones are untouched and training "
+                "goes on; free some space and the next one will be written."
+            )
+            return
         self.signals.resume_command = self.resume_command
 
     # End

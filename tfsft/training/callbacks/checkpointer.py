@@ -1,6 +1,5 @@
 """Saves the whole state of a phase: now and then, when it ends, and when somebody stops the run."""
 
-import errno
 import time
 from typing import TYPE_CHECKING
 
@@ -70,16 +69,7 @@ class Checkpointer(keras.callbacks.Callback):
             | state_of("metrics", tuner.metrics_variables)
             | phase.best.weights
         )
-        try:
-            phase.run.save_checkpoint(arrays, phase.facts(epoch, step))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            phase.run.say(
-                "No space is left to write a checkpoint. Earlier ones are untouched and training "
-                "goes on; "
-                "free some space and the next one will be written."
-            )
+        phase.run.save_checkpoint(arrays, phase.facts(epoch, step))
         self._saved_at = time.monotonic()
 
     def _is_time(self) -> bool:
