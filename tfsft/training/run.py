@@ -215,7 +215,7 @@ class Run:
         return phase
 
     def save_checkpoint(self, arrays: Mapping[str, np.ndarray], facts: dict) -> None:
-        """Writes a checkpoint; `--resume` goes on from the newest. A full disk does not end a run."""
+        """Writes a checkpoint for `--resume` to go on from; a full disk does not end a run."""
         try:
             self.checkpoints.save(arrays, facts)
         except OSError as error:
