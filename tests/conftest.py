@@ -1,6 +1,7 @@
 """What every test has: no GPU, no network, a quiet TensorFlow, two logical CPUs, the command."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +17,23 @@ os.environ |= {
 }
 
 
-def pytest_collection_finish(session):
-    """Splits the CPU before any test runs: once TensorFlow has used a device, it is too late."""
-    asked = any("two_cpus" in getattr(item, "fixturenames", ()) for item in session.items)
-    if asked and not session.config.option.collectonly:
+IMPORTS_TENSORFLOW = re.compile(
+    r"^(import|from) (tensorflow|keras|tfsft\.(data|models|training|export|recipes)|tfsft import)",
+    re.MULTILINE,
+)
+_split = []
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Splits the CPU before a test file imports TensorFlow: after its first use it is too late."""
+    if not _split and IMPORTS_TENSORFLOW.search(module_path.read_text()):
         import tensorflow as tf
 
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * 2
         )
+        _split.append(True)
 
 
 @pytest.fixture(scope="session")
