@@ -119,7 +119,6 @@ def test_one_label_in_plain_words(tmp_path, write_run):
         assert words in page.text
     assert f"tfsft predict '{folder}' picture.jpg folder/" in page.text
     assert f"tfsft evaluate '{folder}' --data" in page.text
-    assert f"tfsft export '{folder}' --format" in page.text
     assert "keras.models.load_model" in page.text
     assert "learning_rate 0.001" in page.text
     assert page.tags.count("svg") == 4  # two learning curves, confusion matrix, reliability

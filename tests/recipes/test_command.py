@@ -208,9 +208,11 @@ def test_mistakes_before_anything_is_read(finished, options, tfsft, tmp_path):
 def test_a_full_disk_is_said_and_training_goes_on(options, tmp_path):
     """A checkpoint that cannot be written for want of space."""
     code = (
-        "import os, errno, sys\n"
+        "import sys\n"
+        "from safetensors import SafetensorError\n"
         "from tfsft.training import checkpoints\n"
-        "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "def full(*_, **__):\n"
+        "    raise SafetensorError('I/O error: No space left on device (os error 28)')\n"
         "checkpoints.save_file = full\n"
         "from tfsft.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"

@@ -7,21 +7,36 @@ import pytest
 from tfsft.training import make_optimizer
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lion", "muon"])
-def test_decay_is_on_kernels_alone(name):
-    """With gradients of zero only the decay moves: w * (1 - rate * decay) an update."""
+def test_decay_is_on_kernels_alone(name, scaled):
+    """With gradients of zero only the decay moves: w * (1 - rate * decay) an update.
+
+    Among the kernels is one of a convolution, and an output layer, which muon trains with adamw.
+    """
     dense = keras.layers.Dense(3, bias_initializer="ones", name="dense")
     dense.build((None, 3))
     norm = keras.layers.LayerNormalization(name="norm")
     norm.build((None, 3))
-    variables = dense.trainable_variables + norm.trainable_variables
-    optimizer = make_optimizer(name, 0.1, weight_decay=0.5)
+    output = keras.layers.Dense(2, use_bias=False, name="predictions")
+    output.build((None, 3))
+    convolution = keras.layers.Conv2D(2, 3, use_bias=False, name="convolution")
+    convolution.build((None, 8, 8, 3))
+    kernels = [layer.trainable_variables[0] for layer in (dense, output, convolution)]
+    others = [dense.trainable_variables[1], *norm.trainable_variables]
+    variables = kernels + others
+    factors = {v.path: 0.5 for v in variables} if scaled else {}
+    optimizer = make_optimizer(
+        name, 0.1, weight_decay=0.5, rate_factors=factors, exclude_layers=("predictions",)
+    )
     optimizer.build(variables)
     before = [np.asarray(v) for v in variables]
     optimizer.apply([keras.ops.zeros(v.shape) for v in variables])
     after = [np.asarray(v) for v in variables]
-    np.testing.assert_allclose(after[0], before[0] * (1 - 0.1 * 0.5), rtol=1e-6)
-    for old, new in zip(before[1:], after[1:], strict=True):
+    for old, new in zip(before[:3], after[:3], strict=True):
+        decayed = old * (1 - 0.1 * 0.5 * (0.5 if scaled else 1))
+        np.testing.assert_allclose(new, decayed, rtol=1e-6)
+    for old, new in zip(before[3:], after[3:], strict=True):
         np.testing.assert_array_equal(old, new)
 
 

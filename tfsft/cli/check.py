@@ -71,7 +71,9 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
         for name, source in splits.sources().items()
     }
     module.load_data = lambda config: dataclasses.replace(splits, **few)
-    short = dataclasses.replace(looked_at, epochs=1)
+    # Pictures that only decoding finds bad weigh nothing here; they were listed above.
+    on_bad = {"on_bad": "skip"} if hasattr(config, "on_bad") else {}
+    short = dataclasses.replace(config, epochs=1, **on_bad)
     trial = TrialRun(
         info.name,
         short,
@@ -111,7 +113,7 @@ def _show_cost(run: Any, size: int, config: Any, memory: tuple[str, int]) -> Non
     from tfsft.evaluation.wording import duration
 
     steps = -(-size // config.batch_size)
-    limit = config.max_steps or steps * config.epochs
+    limit = getattr(config, "max_steps", 0) or steps * config.epochs
     total = 0.0
     for phase in run.measured:
         updates = min(steps * config.epochs, limit)

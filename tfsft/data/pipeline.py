@@ -48,7 +48,7 @@ class Pipeline:
     def epoch(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
         """Returns the batches of `epoch` from step `start` on: `(inputs, targets, weights)`.
 
-        Every random choice depends on (seed, epoch, row) or (seed, epoch, step) alone, so the
+        Every random choice depends on (seed, epoch, row, place in the epoch) alone, so the
         batches from step `start` on are the very ones an uninterrupted epoch would give.
         """
         rows, weights = self.plan.epoch(epoch)
@@ -79,11 +79,14 @@ class Pipeline:
 
 
 class _Seeds:
-    """Seeds for stateless operations, two numbers each: `rows` `[steps, batch, 2]` and `steps`
-    `[steps, 2]`.
+    """Seeds for stateless operations, two numbers each.
+
+    `rows` `[steps, batch, 2]` tell apart the examples, and the times an example comes in an epoch;
+    `steps` `[steps, 2]` tell apart the batches.
     """
 
     def __init__(self, seed: int, epoch: int, rows: np.ndarray, steps: np.ndarray):
         salt = np.random.SeedSequence([seed, epoch]).generate_state(2).astype(np.int32)
-        self.rows = np.stack([rows.astype(np.int32) ^ salt[0], np.full(rows.shape, salt[1])], -1)
-        self.steps = np.stack([steps.astype(np.int32) ^ salt[1], np.full(steps.shape, salt[0])], -1)
+        places = steps[:, None] * rows.shape[1] + np.arange(rows.shape[1])
+        self.rows = np.stack([rows ^ salt[0], places ^ salt[1]], -1).astype(np.int32)
+        self.steps = np.stack([steps ^ salt[1], np.full(len(steps), salt[0])], -1).astype(np.int32)

@@ -399,7 +399,6 @@ def _commands(run_dir: Path, one: str) -> list[tuple[str, str]]:
         (f"Ask it about a new {one}, or a folder of them", f"tfsft predict {run} {one}.jpg folder/"
          if one == "picture" else f"tfsft predict {run} INPUT"),
         ("Score it on other labelled data", f"tfsft evaluate {run} --data other/"),
-        ("Take it to a phone, a browser or a server", f"tfsft export {run} --format onnx"),
         ("See the training in every detail", f"tensorboard --logdir {run}/tensorboard"),
         ("Use it from Python", f"import keras\nmodel = keras.models.load_model({model})"),
     ]  # fmt: skip

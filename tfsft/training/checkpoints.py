@@ -2,6 +2,7 @@
 refused.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tfsft.errors import UserError
@@ -58,10 +60,7 @@ class Checkpoints:
         target = self.folder / f"{max(numbers, default=0) + 1:06d}"
         beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
         try:
-            save_file(
-                {k: np.asarray(v, order="C") for k, v in arrays.items()},
-                beside / "state.safetensors",
-            )
+            _write(beside / "state.safetensors", arrays)
             manifest = {
                 "format": FORMAT,
                 "sha256": _sha256(beside / "state.safetensors"),
@@ -145,6 +144,15 @@ def _keyed(group: str, variables: Iterable[keras.Variable]) -> tuple[list[str], 
     # Keras numbers automatic names by process ("dense_3"): the position says which one it is.
     names = [re.sub(r"_\d+(?=/|$)", "", v.path) for v in variables]
     return [f"{group}/{i:05d}/{name}" for i, name in enumerate(names)], variables
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    try:
+        save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, path)
+    except SafetensorError as error:  # keeps the system's words, not its number
+        if "No space left" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _sha256(path: Path) -> str:

@@ -47,7 +47,10 @@ def make_optimizer(
         ),
         "lion": lambda: keras.optimizers.Lion(weight_decay=decay, **common),
         "muon": lambda: keras.optimizers.Muon(
-            weight_decay=decay, exclude_layers=list(exclude_layers), **common
+            weight_decay=decay,
+            adam_weight_decay=decay,
+            exclude_layers=list(exclude_layers),
+            **common,
         ),
     }[name]()
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
@@ -62,6 +65,11 @@ def _scale_rates(optimizer: keras.optimizers.Optimizer, factors: Mapping[str, fl
     Scaling gradients instead would change nothing: Adam and its kin divide it out again.
     """
     update_step, apply_decay = optimizer.update_step, optimizer._apply_weight_decay
+    # muon has a second one, for what it trains with adamw
+    decays = {
+        name: getattr(optimizer, name, None) for name in ("weight_decay", "adam_weight_decay")
+    }
+    decays = {name: value for name, value in decays.items() if value is not None}
 
     def factor_of(variable) -> float:  # noqa: ANN001
         known = optimizer._trainable_variables[optimizer._get_variable_index(variable)]
@@ -71,13 +79,13 @@ def _scale_rates(optimizer: keras.optimizers.Optimizer, factors: Mapping[str, fl
         update_step(gradient, variable, learning_rate * factor_of(variable))
 
     def scaled_decay(variables) -> None:  # noqa: ANN001
-        if optimizer.weight_decay is None:
-            return
-        whole = optimizer.weight_decay
         for variable in variables:
-            optimizer.weight_decay = whole * factor_of(variable)
+            factor = factor_of(variable)
+            for name, whole in decays.items():
+                setattr(optimizer, name, whole * factor)
             apply_decay([variable])
-        optimizer.weight_decay = whole
+        for name, whole in decays.items():
+            setattr(optimizer, name, whole)
 
     optimizer.update_step = scaled_update
     optimizer._apply_weight_decay = scaled_decay

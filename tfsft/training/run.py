@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
@@ -99,6 +100,7 @@ class Run:
         keras.utils.set_random_seed(self.seed)
         self.model: keras.Model | None = None
         self.metrics: dict = {"format": FORMAT}
+        self.task: dict = {}  # of the run that goes on; what `begin` is given from then on
         self._phases: list[Phase] = []
         self._started = time.monotonic()
         self._resumed = None
@@ -111,8 +113,9 @@ class Run:
         }
         self._read_checkpoint()
         self._write_config()
-        if self.recipe_file is not None:
-            shutil.copyfile(self.recipe_file, self.dir / "recipe.py")
+        copy = self.dir / "recipe.py"
+        if self.recipe_file is not None and not (copy.exists() and copy.samefile(self.recipe_file)):
+            shutil.copyfile(self.recipe_file, copy)
 
     def __enter__(self) -> "Run":
         self.signals.__enter__()
@@ -288,8 +291,8 @@ class Run:
         return path
 
     def show_pictures(self, title: str, pictures: Any, captions: Sequence[str] = ()) -> None:
-        """Adds a page of pictures, uint8 `[n, height, width, 3]`, to TensorBoard."""
-        page = plots.picture_grid(list(np.asarray(pictures)), captions)
+        """Adds a page of pictures, uint8 `[height, width, 3]` each, to TensorBoard."""
+        page = plots.picture_grid([np.asarray(picture) for picture in pictures], captions)
         folder = self.dir / "tensorboard" / "train"
         write_images(folder, self._facts["updates"], {title: plots.to_png(page)})
 
@@ -310,7 +313,14 @@ class Run:
             if isinstance(value, int | float)
         }
         write_hyperparameters(self.dir / "tensorboard", self.settings, final)
-        path = evaluation.write_report(self.dir, thumbnails=dict(thumbnails or {}))
+        thumbnails = dict(thumbnails or {})
+        rows = evaluation.read_predictions(self.dir / "predictions.csv") if thumbnails else []
+        mistakes = [row for row in rows if row.id in thumbnails and not row.correct]
+        if mistakes:
+            pictures = [tf.io.decode_png(thumbnails[row.id], channels=3) for row in mistakes]
+            said = [f"is {row.label}\nsaid {row.prediction}" for row in mistakes]
+            self.show_pictures("worst mistakes", pictures, said)
+        path = evaluation.write_report(self.dir, thumbnails=thumbnails)
         self.say(f"Took {duration(self._facts['total_seconds'])}. Report: {path}")
         self.say(f"Use it: tfsft predict {self.dir} INPUT")
         return path
@@ -349,7 +359,15 @@ class Run:
         if not self.resuming:
             return
         self.config = json.loads((self.dir / "config.json").read_text())
+        if (self.dir / "task.json").is_file():
+            self.task = json.loads((self.dir / "task.json").read_text())
         grown = self._compare_settings(self.config.get("settings", {}))
+        for name, now, before in (
+            ("recipe", _sha256(self.recipe_file), self.config.get("recipe_sha256")),
+            ("precision", self.precision, self.config.get("device", {}).get("precision")),
+        ):
+            if before not in (None, now):
+                self.say(f"Note: the {name} is not that of the run so far; its results may differ.")
         for checkpoint in self.checkpoints.newest_first():
             # With more epochs to train, the state before a phase's end is the one to go on from.
             if grown and checkpoint.facts["phase"] is None:
@@ -384,20 +402,22 @@ class Run:
                 f"A resumed run keeps its settings; only {' and '.join(MAY_CHANGE)} may change.",
                 "Leave them out, or start a new run.",
             )
-        old, new = before.get("epochs"), self.settings.get("epochs")
+        grown = [self._grows(name, before.get(name)) for name in MAY_CHANGE]
+        return any(grown)
+
+    def _grows(self, name: str, old: int | None) -> bool:
+        new = self.settings.get(name)
         if old is None or new is None or new == old:
             return False
-        if new < old:
-            self.say(
-                f"--epochs {new} is less than the {old} of before: phases beyond it end where "
-                f"they are."
-            )
+        option = "--" + name.replace("_", "-")
+        limit = {"epochs": new, "max_steps": new or math.inf}[name]
+        if limit < {"epochs": old, "max_steps": old or math.inf}[name]:
+            self.say(f"{option} {new} is less than the {old} of before: phases end earlier.")
             return False
         self.say(
-            f"--epochs grows from {old} to {new}: learning-rate schedules are stretched over "
-            f"{new} epochs, so the "
-            "rate jumps up to where such a schedule would be now. Phases that were followed by "
-            "another stay as they are."
+            f"{option} grows from {old} to {new}: learning-rate schedules are stretched over the "
+            "longer training, so the rate jumps up to where such a schedule would be now. Phases "
+            "that were followed by another stay as they are."
         )
         return True
 
@@ -566,12 +586,17 @@ class Phase:
         run.save_checkpoint(state_of("model", run.model.variables), facts)
 
     def keep_best_model(self) -> Path | None:
-        """Writes model.keras with the best weights so far, if an epoch was finished; for a training
-        that fails.
+        """Writes model.keras with the last good weights, for a training that fails.
+
+        These are the best of this phase's epochs, else those of the newest checkpoint.
         """
-        if not self.best.weights:
+        if self.best.weights:
+            restore("best", self.tuner.model.weights, self.best.weights)
+            return self.run.save(self.run.model)
+        checkpoint = self.run.checkpoints.newest()
+        if checkpoint is None:
             return None
-        restore("best", self.tuner.model.weights, self.best.weights)
+        restore("model", self.run.model.variables, checkpoint.arrays)
         return self.run.save(self.run.model)
 
     def close(self) -> None:
