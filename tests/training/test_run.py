@@ -175,7 +175,7 @@ def test_tensorboard_has_curves_pictures_and_hyperparameters(whole):
     assert {s for t, s in validation if t == "epoch/loss"} == {steps * i for i in range(1, 7)}
     assert ("confusion matrix", steps) in validation
     tags = {tag for tag, _ in events(folder / "tensorboard")}
-    assert "_hparams_/session_start_info" in tags
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= tags
     assert "validation/accuracy" in tags
 
 

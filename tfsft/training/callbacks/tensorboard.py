@@ -130,7 +130,7 @@ class TensorBoard(keras.callbacks.Callback):
     def _confusion_matrix(self) -> np.ndarray | None:
         for metric in _flat(self.model.metrics):
             if hasattr(metric, "matrix") and self.class_names:
-                return metric.matrix.numpy()
+                return metric.matrix.numpy().astype(int)
         return None
 
 
@@ -163,6 +163,10 @@ def write_hyperparameters(folder: Path, settings: dict, metrics: dict[str, float
         k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()
     }
     with writer.as_default(step=0):
+        api.hparams_config(
+            hparams=[api.HParam(name) for name in plain],
+            metrics=[api.Metric(name) for name in metrics],
+        )
         api.hparams(plain)
         for name, value in metrics.items():
             tf.summary.scalar(name, value)
