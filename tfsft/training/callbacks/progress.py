@@ -75,4 +75,8 @@ class ProgressDisplay(keras.callbacks.Callback):
 
 
 def _figures(logs: dict | None) -> str:
-    return " · ".join(f"{name} {float(value):.4g}" for name, value in (logs or {}).items())
+    """The loss and the first metric, in training and validation; history.csv has all of them."""
+    names = list(logs or {})
+    metric = next((n for n in names if n != "loss" and not n.startswith("val_")), "")
+    shown = [n for n in ("loss", metric, "val_loss", f"val_{metric}") if n in names]
+    return " · ".join(f"{name} {float(logs[name]):.4g}" for name in shown)
