@@ -8,7 +8,8 @@
 The head is trained first, on a frozen backbone; then the top of the backbone with it, at a smaller
 rate.
 
-Reaches 0.978 test accuracy on digits in 2 minutes on 2 CPU cores, measured 2026-11-22.
+Reaches 0.978 test accuracy on digits with the starter backbone, in 2 to 3.5 minutes on 2 CPU
+cores, measured 2026-11-22.
 """
 
 from dataclasses import dataclass
