@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from tfsft.recipes import image_cls
 
 from tfsft import data, models, training
 from tfsft.errors import UsageError
+from tfsft.recipes import image_cls
 
 SMALL = {"image_size": 32, "epochs": 2, "batch_size": 16, "hidden_units": 8, "patience": 0}
 
