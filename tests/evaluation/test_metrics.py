@@ -199,6 +199,8 @@ def test_multi_label_by_hand():
     assert got["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert got["f1_micro"] == pytest.approx(2 * 3 / (4 + 4))
     assert got["f1_weighted"] == pytest.approx((2 * 1 + 2 * 2 / 3) / 4)
+    # sun = sun | sun, sea as sun | sea as sea, sand | nothing as nothing: 0, as scikit-learn says
+    assert got["f1_samples"] == pytest.approx((1 + 2 / 3 + 2 / 3 + 0) / 4)
     assert got["roc_auc"] == 1.0  # of sun and sea; sand has no example
     assert got["average_precision"] == pytest.approx(1.0)
     decided = np.where(labels == 1, probabilities, 1 - probabilities)
@@ -219,7 +221,37 @@ def test_regression_by_hand():
         "rmse": pytest.approx(math.sqrt(5 / 4)),
         "mae": pytest.approx(3 / 4),
         "r2": pytest.approx(1 - 5 / 14),  # squares about the mean 3: 4 + 1 + 0 + 9
+        # labels about 3: -2 -1 0 3, predictions about 2.75: -.75 -.75 -1.75 3.25
+        "pearson": pytest.approx((1.5 + 0.75 + 0 + 9.75) / math.sqrt(14 * 14.75)),
+        # ranks 1 2 3 4 and 2.5 2.5 1 4, about 2.5: -1.5 -.5 .5 1.5 and 0 0 -1.5 1.5
+        "spearman": pytest.approx((-0.75 + 2.25) / math.sqrt(5 * 4.5)),
     }
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_correlations_against_plain_numpy(scale):
+    rng = np.random.default_rng(4)
+    labels = rng.normal(size=200)
+    predictions = scale * (labels + rng.normal(size=200)).astype(np.float32)
+    got = strict(regression_metrics(labels, predictions))
+    assert got["pearson"] == pytest.approx(np.corrcoef(labels, predictions)[0, 1])
+    ranks = [np.argsort(np.argsort(values)) for values in (labels, predictions)]  # no ties here
+    assert got["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions"),
+    [
+        ([3.0], [2.0]),
+        ([1.0, 2.0, 3.0], [5.0, 5.0, 5.0]),
+        ([4.0, 4.0, 4.0], [1.0, 2.0, 3.0]),
+        ([1.0, 2.0, 3.0], [1.0, 1.0 + 1e-16, 1.0 + 3e-16]),
+    ],
+)
+def test_correlations_that_are_undefined_are_none(labels, predictions):
+    got = strict(regression_metrics(np.array(labels), np.array(predictions)))
+    assert got["pearson"] is None
+    assert got["spearman"] is None or len(set(predictions)) > 1  # ranks know no rounding
 
 
 @pytest.mark.parametrize("labels", [[3.0], [2.0, 2.0]])

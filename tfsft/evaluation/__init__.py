@@ -13,15 +13,21 @@ from tfsft.evaluation.predictions import (
     write_predictions,
     write_rows,
 )
+from tfsft.evaluation.questions import normalize_answer, question_metrics
 from tfsft.evaluation.report import write_report
+from tfsft.evaluation.tags import tag_metrics, tag_spans
 
 __all__ = [
     "Prediction",
     "classification_metrics",
     "evaluate",
     "multi_label_metrics",
+    "normalize_answer",
+    "question_metrics",
     "read_predictions",
     "regression_metrics",
+    "tag_metrics",
+    "tag_spans",
     "wilson_interval",
     "write_predictions",
     "write_report",

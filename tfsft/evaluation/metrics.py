@@ -108,7 +108,8 @@ def multi_label_metrics(
 
     `accuracy` counts the examples whose labels are all right, `label_accuracy` the single yes-or-no
     decisions; `balanced_accuracy` is the mean over the labels of what the right decisions of "yes"
-    and of "no" average to.
+    and of "no" average to. `f1_samples` is the mean of the F1 of each example, which is 0 where
+    there are no labels on either side.
 
     Args:
         labels: 0/1 [n, classes].
@@ -150,7 +151,12 @@ def multi_label_metrics(
             _balanced_accuracy(labels[:, i], predictions[:, i]) for i in both
         ),
         **_averages(labels, predictions),
-        "f1_micro": float(metrics.f1_score(labels, predictions, average="micro", zero_division=0)),
+        **{
+            f"f1_{average}": float(
+                metrics.f1_score(labels, predictions, average=average, zero_division=0)
+            )
+            for average in ("micro", "samples")
+        },
         "roc_auc": _mean(row["roc_auc"] for row in per_class),
         "average_precision": _mean(row["average_precision"] for row in per_class),
         "log_loss": float(
@@ -166,7 +172,9 @@ def multi_label_metrics(
 
 
 def regression_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
-    """Returns the metrics of a task whose label is a number; R2 needs two different labels.
+    """Returns the metrics of a task whose label is a number.
+
+    R2 needs two different labels; the correlations also need two different predictions.
 
     Args:
         labels: float [n].
@@ -188,6 +196,8 @@ def regression_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str,
         "rmse": math.sqrt(mse),
         "mae": float(metrics.mean_absolute_error(labels, predictions)),
         "r2": float(metrics.r2_score(labels, predictions)) if np.ptp(labels) > 0 else None,
+        "pearson": _correlation("pearsonr", labels, predictions),
+        "spearman": _correlation("spearmanr", labels, predictions),
     }
 
 
@@ -308,6 +318,21 @@ def _roc_auc(positive: np.ndarray, scores: np.ndarray) -> float | None:
     if positive.all() or not positive.any():
         return None
     return float(metrics.roc_auc_score(positive, scores))
+
+
+def _correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> float | None:
+    from scipy import stats
+
+    if not (np.ptp(labels) > 0 and np.ptp(predictions) > 0):
+        return None
+    with warnings.catch_warnings():
+        # SciPy's word for what differs by rounding alone, and that is as good as constant.
+        warnings.simplefilter("error", stats.DegenerateDataWarning)
+        try:
+            correlation = float(getattr(stats, name)(labels, predictions).statistic)
+        except stats.DegenerateDataWarning:
+            return None
+    return correlation if math.isfinite(correlation) else None
 
 
 def _per_class(
