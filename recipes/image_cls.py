@@ -13,6 +13,7 @@ cores, measured 2026-11-22.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import keras
@@ -305,15 +306,10 @@ def main(config: Config, run: training.Run) -> None:
         )
 
     # What it leaves
-    source = splits.test or splits.validation
-    rows = run.evaluate(
-        models.from_resized(model),
-        held_out,
-        labels=labels,
-        class_names=splits.class_names,
-        ids=source.ids,
-    )
+    score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
+    rows = run.evaluate(models.from_resized(model), held_out, score, splits.sources())
     run.save(model)
+    source = splits.test or splits.validation
     run.report(thumbnails=data.thumbnails(source, [row.id for row in rows[:24]]))
 
 

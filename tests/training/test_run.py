@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import signal
 
@@ -92,9 +93,8 @@ def main(config, run, stop_at=None):
             callbacks=[stop] if stop else [],
             phase=run.phase(name, patience=config.patience or None, class_names=names),
         )
-    run.evaluate(
-        model, {"validation": validation, "test": None}, labels="single", class_names=names
-    )
+    score = functools.partial(training.score_labels, kind="single", class_names=names)
+    run.evaluate(model, {"validation": validation, "test": None}, score)
     run.save(model)
     run.report()
     return model

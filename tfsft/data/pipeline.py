@@ -69,13 +69,21 @@ class Pipeline:
                 inputs, targets = self.finish(inputs, targets, weights, seed)
             return inputs, targets, weights
 
-        dataset = tf.data.Dataset.zip(inputs, rest).map(join)
-        dataset = dataset.prefetch(tf.data.AUTOTUNE)
-        options = tf.data.Options()
-        options.deterministic = True
-        # The plan is global already; sharding it again would lose examples.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return dataset.with_options(options)
+        return as_planned(tf.data.Dataset.zip(inputs, rest).map(join))
+
+    def in_order(self) -> "Pipeline":
+        """Returns the same examples once each, unshuffled and without labels, for inference."""
+        plan = BatchPlan(self.plan.size, self.plan.batch_size, shuffle=False)
+        return Pipeline(plan, np.zeros(self.plan.size, np.float32), self.fetch)
+
+
+def as_planned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns batches that are made ahead of time and come as the plan says."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # The plan is global already; sharding it again would lose examples.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 class _Seeds:

@@ -42,6 +42,11 @@ class BatchPlan:
         """Batches in one epoch."""
         return -(-self.size // self.batch_size)
 
+    @property
+    def by_count(self) -> "BatchPlan":
+        """The plan for examples that are all of one size: this one."""
+        return self
+
     def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the batches of one epoch.
 
@@ -49,7 +54,7 @@ class BatchPlan:
             rows: int64 `[steps, batch_size]`, and weights: float32 `[steps, batch_size]`, zero for
                 filler.
         """
-        order = self._order(epoch)
+        order = self.order(epoch)
         filler = self.steps * self.batch_size - self.size
         rows = np.concatenate([order, np.repeat(order[-1:], filler)])
         weights = np.ones(len(rows), np.float32)
@@ -57,7 +62,8 @@ class BatchPlan:
         shape = (self.steps, self.batch_size)
         return rows.reshape(shape), weights.reshape(shape)
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int) -> np.ndarray:
+        """Returns the examples of one epoch one after another, int64 `[size]`."""
         if not self.shuffle:
             return np.arange(self.size, dtype=np.int64)
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))

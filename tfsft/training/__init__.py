@@ -6,6 +6,7 @@ from tfsft.training.finetuner import FineTuner
 from tfsft.training.optimizers import OPTIMIZERS, make_optimizer
 from tfsft.training.run import Phase, Run
 from tfsft.training.schedules import SCHEDULES, make_schedule
+from tfsft.training.scoring import score_answers, score_labels, score_tags
 from tfsft.training.strategy import PRECISIONS, STRATEGIES, make_strategy, set_precision
 
 __all__ = [
@@ -22,6 +23,9 @@ __all__ = [
     "make_schedule",
     "make_strategy",
     "predict",
+    "score_answers",
+    "score_labels",
+    "score_tags",
     "set_precision",
     "skip_frozen",
 ]

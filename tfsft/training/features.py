@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ class FrozenFeatures:
 
     def pipeline(self, plan: BatchPlan | None = None) -> Pipeline:
         """Returns batches of features in the order of `plan`, by default the source's own."""
-        plan = plan or self.source.plan
+        plan = plan or self.source.plan.by_count
         return Pipeline(
             plan,
             self.source.labels,
@@ -110,24 +110,18 @@ class FrozenFeatures:
         return _only(parts), tf.gather(self._ok, rows)
 
     def _compute(self) -> None:
-        size, batch_size = self.source.plan.size, self.source.plan.batch_size
-        in_order = Pipeline(
-            BatchPlan(size, batch_size, shuffle=False),
-            np.zeros(size, np.float32),
-            self.source.fetch,
-        )
+        size = self.source.plan.size
         self.on_disk = self.bytes > self.memory
         parts = [self._allocate(i, size, output) for i, output in enumerate(self.trunk.outputs)]
         readable = np.empty(size, bool)
         done = 0
         if self.progress is not None:
             self.progress(0, size)
-        for outputs, weights in run_batches(self.trunk, in_order, self.strategy):
-            count = min(batch_size, size - done)
+        for rows, outputs, ok in run_batches(self.trunk, self.source, self.strategy):
             for part, output in zip(parts, outputs, strict=True):
-                part[done : done + count] = output[:count]
-            readable[done : done + count] = weights[:count] > 0
-            done += count
+                part[rows] = output
+            readable[rows] = ok
+            done += len(rows)
             if self.progress is not None:
                 self.progress(done, size)
         with tf.device("CPU"):
@@ -168,7 +162,9 @@ def skip_frozen(
     """
     with run.strategy.scope():
         trunk, top = models.split_frozen(model)
-        if augmented or not trunk.weights:
+        # What has a place for each token differs in size from batch to batch.
+        varies = any(None in output.shape[1:] for output in trunk.outputs)
+        if augmented or varies or not trunk.weights:
             return models.from_resized(model), train, validation
 
     def features(name: str, pipeline: Pipeline | None) -> Pipeline | None:
@@ -193,18 +189,28 @@ def skip_frozen(
     return top, *cached
 
 
-def run_batches(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy):  # noqa: ANN201
-    """Yields `(outputs, weights)` of each batch in order: a list of arrays `[batch, ...]`, and
-    `[batch]`.
+def run_batches(
+    model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy | None = None
+) -> Iterator[tuple[np.ndarray, list[np.ndarray], np.ndarray]]:
+    """Runs a model over all examples of a pipeline, each of them once.
+
+    Yields:
+        For each batch: which examples these are, int64 `[batch]`; the model's outputs, a list of
+        arrays `[batch, ...]`; and whether each example was readable, bool `[batch]`.
     """
+    strategy = strategy or tf.distribute.get_strategy()
 
     @tf.function(reduce_retracing=True)
     def step(inputs):  # noqa: ANN001
         return strategy.run(lambda x: tf.nest.flatten(model(x, training=False)), (inputs,))
 
-    for inputs, _, weights in strategy.experimental_distribute_dataset(pipeline.epoch()):
-        outputs = [_joined(strategy, output) for output in step(inputs)]
-        yield outputs, _joined(strategy, weights)
+    pipeline = pipeline.in_order()
+    rows, planned, *_ = pipeline.plan.epoch(0)
+    batches = strategy.experimental_distribute_dataset(pipeline.epoch())
+    for number, (inputs, _, weights) in enumerate(batches):
+        real = planned[number] > 0  # the others fill up the batch
+        outputs = [_joined(strategy, output)[real] for output in step(inputs)]
+        yield rows[number][real], outputs, _joined(strategy, weights)[real] > 0
 
 
 def predict(
@@ -213,10 +219,10 @@ def predict(
     strategy: tf.distribute.Strategy | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Runs a model over all examples of a pipeline that does not shuffle.
+    """Runs a model over all examples of a pipeline.
 
     Args:
-        model: From the pipeline's inputs to one tensor `[batch, ...]`.
+        model: From the pipeline's inputs to one tensor `[batch, ...]` of fixed size.
         pipeline: Its labels are not looked at.
         strategy: Computes on all of its replicas.
         progress: Called with (done, total) examples.
@@ -225,15 +231,16 @@ def predict(
         outputs: `[size, ...]` in the order of the examples, and ok: bool `[size]`, False where one
             was unreadable.
     """
-    strategy = strategy or tf.distribute.get_strategy()
-    outputs, weights = [], []
-    size = pipeline.plan.size
-    for (output,), weight in run_batches(model, pipeline, strategy):
-        outputs.append(output)
-        weights.append(weight)
+    size, done = pipeline.plan.size, 0
+    outputs, ok = None, np.zeros(size, bool)
+    for rows, (output,), readable in run_batches(model, pipeline, strategy):
+        if outputs is None:
+            outputs = np.empty((size, *output.shape[1:]), output.dtype)
+        outputs[rows], ok[rows] = output, readable
+        done += len(rows)
         if progress is not None:
-            progress(min(len(outputs) * pipeline.plan.batch_size, size), size)
-    return np.concatenate(outputs)[:size], np.concatenate(weights)[:size] > 0
+            progress(done, size)
+    return outputs, ok
 
 
 def _joined(strategy: tf.distribute.Strategy, value) -> np.ndarray:  # noqa: ANN001

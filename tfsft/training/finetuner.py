@@ -144,13 +144,21 @@ class FineTuner(keras.Model):
 
     def _cut(self, tensor: tf.Tensor) -> tf.Tensor:
         size = tensor.shape[0]
-        if size is None or size % self.accumulate:
+        if size is None:  # batches by tokens; their plan sees to it that they can be cut
+            shape = tf.shape(tensor)
+            shape = [self.accumulate, shape[0] // self.accumulate, *tf.unstack(shape)[1:]]
+            return tf.ensure_shape(
+                tf.reshape(tensor, shape), [self.accumulate, None, *tensor.shape[1:]]
+            )
+        if size % self.accumulate:
             raise UserError(
                 f"A replica's share of a batch is {size} examples.",
                 f"It must be a multiple of --accumulate {self.accumulate}.",
                 "Choose a --batch-size that replicas times --accumulate divides.",
             )
-        return tf.reshape(tensor, [self.accumulate, size // self.accumulate, *tensor.shape[1:]])
+        shape = [self.accumulate, size // self.accumulate, *tf.unstack(tf.shape(tensor))[1:]]
+        cut = tf.reshape(tensor, shape)
+        return tf.ensure_shape(cut, [*cut.shape[:2], *tensor.shape[1:]])
 
     def _with_regularisation(self, gradients, variables) -> list[tf.Tensor]:  # noqa: ANN001
         regularised = [v for v in variables if v.regularizer is not None]
@@ -261,7 +269,14 @@ class FineTuner(keras.Model):
         """Creates the variables of the metrics before the first step, so that a saved state fits
         in.
         """
-        batch = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), spec)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        any_size = [replicas * self.accumulate, *[1] * 9]  # where batches differ in size
+
+        def zeros(spec):  # noqa: ANN001
+            shape = [n or any_size[i] for i, n in enumerate(spec.shape)]
+            return tf.zeros(shape, spec.dtype)
+
+        batch = tf.nest.map_structure(zeros, spec)
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=batch)
 

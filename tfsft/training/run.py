@@ -26,6 +26,7 @@ from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.evaluation.predictions import mistakes_as_markdown, order
 from tfsft.evaluation.wording import duration
 from tfsft.training import strategy as strategies
 from tfsft.training.callbacks import (
@@ -38,14 +39,18 @@ from tfsft.training.callbacks import (
     TensorBoard,
 )
 from tfsft.training.callbacks.history import write_history
-from tfsft.training.callbacks.tensorboard import write_hyperparameters, write_images
+from tfsft.training.callbacks.tensorboard import (
+    write_hyperparameters,
+    write_images,
+    write_texts,
+)
 from tfsft.training.checkpoints import Checkpoints, restore
 from tfsft.training.console import Console
-from tfsft.training.features import predict
 from tfsft.training.finetuner import FineTuner
 from tfsft.training.signals import Signals
 
 FORMAT = 1
+MISTAKES_SHOWN = 24  # as text in TensorBoard
 MAY_CHANGE = ("epochs", "max_steps")  # settings that may differ when a run is resumed
 
 
@@ -237,10 +242,8 @@ class Run:
         self,
         model: keras.Model,
         pipelines: Mapping[str, Pipeline | None],
-        *,
-        labels: str,
-        class_names: tuple[str, ...] = (),
-        ids: list[str] | None = None,
+        score: Callable[..., tuple[dict, list[evaluation.Prediction]]],
+        sources: Mapping[str, Any] | None = None,
     ) -> list[evaluation.Prediction]:
         """Scores a model on held-out splits; writes metrics.json and predictions.csv.
 
@@ -248,9 +251,9 @@ class Run:
             model: From a pipeline's inputs to answers.
             pipelines: By split: "validation", "test"; None where there is none. The predictions
                 written are those of the last one that is there.
-            labels: "single", "multi" or "regression".
-            class_names: By class number.
-            ids: Names of the examples of that last split.
+            score: `training.score_labels` or another of `training.scoring`, with what it needs to
+                know about the task.
+            sources: The examples by split, for their names and texts.
 
         Returns:
             The rows of predictions.csv, worst mistakes first.
@@ -261,27 +264,26 @@ class Run:
             if pipeline is None:
                 continue
             start = time.monotonic()
-            outputs, ok = predict(model, pipeline, self.strategy)
-            truth = pipeline.labels[ok]
-            if labels == "regression":
-                truth = truth.reshape(-1)
-            self.metrics[split] = evaluation.evaluate(labels, truth, outputs[ok], class_names)
-            names = (
-                ids if ids is not None and len(ids) == len(ok) else [str(i) for i in range(len(ok))]
-            )
-            last = (truth, outputs[ok], [n for n, good in zip(names, ok, strict=True) if good])
+            source = (sources or {}).get(split)
+            self.metrics[split], rows = score(model, pipeline, source, strategy=self.strategy)
             self._facts["seconds"][f"evaluate {split}"] = round(time.monotonic() - start, 3)
             self.say(f"{split}: {_headline(self.metrics[split])}")
-        if any(pipelines.values()):
-            truth, outputs, names = last
-            rows = evaluation.write_predictions(
-                self.dir / "predictions.csv", names, truth, outputs, class_names, kind=labels
-            )
+        if rows:
+            rows = order(rows)
+            kind = self.task["labels"]
+            evaluation.write_rows(self.dir / "predictions.csv", rows, kind=kind)
         self._write_metrics()
         return rows
 
-    def save(self, model: keras.Model) -> Path:
-        """Writes model.keras, with task.json inside the archive as well."""
+    def save(self, model: keras.Model, tokenizer: Any = None) -> Path:
+        """Writes model.keras, with task.json inside the archive as well.
+
+        Args:
+            model: Made of Keras and KerasHub layers only.
+            tokenizer: Of a model of tokens; it goes into the folder `tokenizer` beside.
+        """
+        if tokenizer is not None:
+            tokenizer.save(self.dir / "tokenizer")
         path = self.dir / "model.keras"
         beside = self.dir / ".writing-model.keras"
         model.save(beside)
@@ -314,7 +316,13 @@ class Run:
         }
         write_hyperparameters(self.dir / "tensorboard", self.settings, final)
         thumbnails = dict(thumbnails or {})
-        rows = evaluation.read_predictions(self.dir / "predictions.csv") if thumbnails else []
+        table = self.dir / "predictions.csv"
+        rows = evaluation.read_predictions(table) if table.exists() else []
+        texts = [row for row in rows if row.text and not row.correct][:MISTAKES_SHOWN]
+        if texts:
+            folder = self.dir / "tensorboard" / "train"
+            page = {"worst mistakes": mistakes_as_markdown(texts)}
+            write_texts(folder, self._facts["updates"], page)
         mistakes = [row for row in rows if row.id in thumbnails and not row.correct]
         if mistakes:
             pictures = [tf.io.decode_png(thumbnails[row.id], channels=3) for row in mistakes]
@@ -615,6 +623,7 @@ def _place(facts: dict) -> str:
 
 def _headline(metrics: dict) -> str:
     names = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "mae", "rmse", "r2")
+    names += ("pearson", "precision", "recall", "f1", "exact")
     return " · ".join(f"{n} {metrics[n]:.4f}" for n in names if metrics.get(n) is not None)
 
 

@@ -152,6 +152,15 @@ def write_images(folder: Path, step: int, images: dict[str, bytes]) -> None:
     writer.close()
 
 
+def write_texts(folder: Path, step: int, texts: dict[str, str]) -> None:
+    """Writes Markdown by its tags."""
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=step):
+        for tag, text in texts.items():
+            tf.summary.text(tag, text)
+    writer.close()
+
+
 def write_hyperparameters(folder: Path, settings: dict, metrics: dict[str, float]) -> None:
     """Writes a run's settings and final metrics for the HParams page, which compares runs."""
     from tensorboard.plugins.hparams import api

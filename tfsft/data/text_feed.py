@@ -1,0 +1,222 @@
+"""The batches of a text source: tokenised once, bucketed by length, padded on the way."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfsft.data.encoding import Encoder, QuestionEncoder, TagEncoder, encode_source
+from tfsft.data.length_plan import LengthPlan
+from tfsft.data.pipeline import Pipeline, as_planned
+
+HISTOGRAM_BINS = 40
+
+
+class TextFeed:
+    """Makes the pipelines of one text source.
+
+    The source is tokenised when the first is asked for, or taken from the cache.
+
+    Args:
+        source: Labelled texts, a `TextSource`.
+        encoder: What makes tokens of them: `TextEncoder`, `TagEncoder` or `QuestionEncoder`.
+        num_outputs: What a label is one of: classes, or tags.
+        progress: Called with (done, total) while texts are tokenised.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        encoder: Encoder,
+        *,
+        num_outputs: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        self.source = source
+        self.encoder = encoder
+        self.num_outputs = num_outputs
+        self.table = encode_source(source, encoder, progress)
+        self.labels = source.labels
+        if not source.class_names:
+            self.labels = self.labels[:, None]  # a number is an output of width one
+
+    def pipeline(
+        self,
+        batch_size: int,
+        *,
+        batch_tokens: int = 0,
+        multiple: int = 1,
+        seed: int = 0,
+        shuffle: bool = False,
+        weights: np.ndarray | None = None,
+        balance: np.ndarray | None = None,
+    ) -> "TextPipeline":
+        """Returns the batches of this source.
+
+        Args:
+            batch_size, batch_tokens, multiple, seed, shuffle, balance: As for `LengthPlan`.
+            weights: Weight of each row of the table, float32 `[rows]`.
+        """
+        plan = LengthPlan(
+            self.table.lengths,
+            batch_size,
+            batch_tokens=batch_tokens,
+            multiple=multiple,
+            seed=seed,
+            shuffle=shuffle,
+            balance=balance,
+        )
+        return TextPipeline(plan, self, weights)
+
+    def facts(self, pipeline: "TextPipeline") -> dict[str, Any]:
+        """Returns what a person may want to know about the tokens of this source.
+
+        Args:
+            pipeline: Whose padding is meant.
+        """
+        facts, whole = self.table.facts, np.asarray(self.table.rows["full_length"])
+        counts, edges = np.histogram(whole, HISTOGRAM_BINS)
+        return {
+            "examples": facts["examples"],
+            "rows": len(self.table),
+            "tokens": int(self.table.lengths.sum(dtype=np.int64)),
+            "padding_share": pipeline.plan.padding_share(),
+            "widths": pipeline.plan.widths.tolist(),
+            "truncated" if self.truncates else "in_windows": facts["too_long"],
+            "longest": int(whole.max()),
+            "max_length": self.encoder.settings["max_length"],
+            "unknown_share": facts["unknown"] / max(facts["pieces"], 1),
+            "lengths": counts.tolist(),
+            "edges": edges.tolist(),
+        }
+
+    @property
+    def truncates(self) -> bool:
+        """Whether what is too long loses its end, rather than being seen in windows."""
+        return not isinstance(self.encoder, TagEncoder | QuestionEncoder)
+
+    def targets(self, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what the model should answer for some rows, and the weight of each answer.
+
+        Returns:
+            Texts: classes int64 `[batch]`, several as float32 `[batch, classes]`, or numbers
+            float32 `[batch, 1]`; with weights `[batch]`. Tags: int32 `[batch, width]`, with weight 0
+            where none is due. Questions: places int32 `[batch, 2]` of the answer's ends; with
+            weights `[batch, 2]`.
+        """
+        table = self.table
+        if isinstance(self.encoder, TagEncoder):
+            tags = table.padded("targets", rows, width, -1)
+            return np.maximum(tags, 0), (tags >= 0).astype("float32")
+        if isinstance(self.encoder, QuestionEncoder):
+            ends = np.stack([table.rows["answer_start"][rows], table.rows["answer_end"][rows]], 1)
+            return ends, np.ones(ends.shape, "float32")
+        return self.labels[rows], np.ones(len(rows), "float32")
+
+
+class TextPipeline(Pipeline):
+    """The batches of a `TextFeed`, for any epoch from any step on.
+
+    A batch is `(inputs, targets, weights)`; inputs are `token_ids`, `padding_mask` and, where
+    the backbone has them, `segment_ids`, int32 `[batch, width]`. Integer targets come as
+    one-hot vectors, those of questions over the places in the row.
+
+    Args:
+        plan: The order of the rows.
+        feed: Where they come from.
+        weights: Weight of each row, float32 `[rows]`.
+        labelled: False leaves targets out and gives every row the weight 1.
+    """
+
+    def __init__(
+        self,
+        plan: LengthPlan,
+        feed: TextFeed,
+        weights: np.ndarray | None = None,
+        *,
+        labelled: bool = True,
+    ):
+        super().__init__(plan, feed.labels, None, num_classes=feed.num_outputs, weights=weights)
+        self.feed = feed
+        self.labelled = labelled
+
+    def in_order(self) -> "TextPipeline":
+        """Returns the same rows once each, unshuffled and without labels, for inference."""
+        plan = LengthPlan(self.feed.table.lengths, self.plan.batch_size, shuffle=False)
+        return TextPipeline(plan, self.feed, labelled=False)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
+        """Returns the batches of `epoch` from step `start` on."""
+        rows, weights, widths = self.plan.epoch(epoch)
+
+        def fetch(step: int) -> list[np.ndarray]:
+            return self._batch(rows[step], weights[step], widths[step])
+
+        sample = fetch(0)
+        batch = self.plan.fixed_batch
+        width = widths[0] if len(set(widths)) == 1 else None
+        questions = isinstance(self.feed.encoder, QuestionEncoder)
+
+        def load(step):  # noqa: ANN001
+            parts = tf.numpy_function(fetch, [step], [part.dtype for part in sample])
+            for i, (part, like) in enumerate(zip(parts, sample, strict=True)):
+                # Inputs vary in width, and so do the targets and weights of tags.
+                varies = i < len(sample) - 2 or isinstance(self.feed.encoder, TagEncoder)
+                rest = [width] if varies and like.ndim > 1 else like.shape[1:]
+                part.set_shape([batch, *rest])
+            *inputs, targets, weights = parts
+            if targets.dtype.is_integer and self.labelled:
+                depth = tf.shape(inputs[0])[1] if questions else self.num_classes
+                targets = tf.one_hot(targets, depth)
+            names = ("token_ids", "padding_mask", "segment_ids")
+            return dict(zip(names, inputs, strict=False)), targets, weights
+
+        steps = tf.data.Dataset.range(start, self.steps)
+        return as_planned(steps.map(load, num_parallel_calls=2))
+
+    def _batch(self, rows: np.ndarray, weights: np.ndarray, width: int) -> list[np.ndarray]:
+        table, tokenizer = self.feed.table, self.feed.encoder.tokenizer
+        places = np.arange(width)
+        inside = places < table.lengths[rows][:, None]
+        inputs = [table.padded("token_ids", rows, width, tokenizer.pad), inside.astype("int32")]
+        if tokenizer.uses_segments:
+            second = table.rows["second"][rows][:, None]
+            inputs.append(((places >= second) & inside).astype("int32"))
+        if not self.labelled:
+            return [*inputs, np.zeros(len(rows), "float32"), weights]
+        targets, counts = self.feed.targets(rows, width)
+        if self.weights is not None:
+            weights = weights * self.weights[rows]
+        return [*inputs, targets, counts * weights.reshape(-1, *[1] * (counts.ndim - 1))]
+
+
+def token_facts(
+    feeds: Mapping[str, TextFeed],
+    train: TextPipeline,
+    held_out: Mapping[str, TextPipeline | None],
+) -> dict[str, dict]:
+    """Returns `TextFeed.facts` of each split, for config.json and the report."""
+    pipelines = {"train": train, **held_out}
+    return {name: feed.facts(pipelines[name]) for name, feed in feeds.items()}
+
+
+def describe_tokens(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns what a person should know of the tokens of all splits, from `token_facts`."""
+    train = facts["train"]
+    said = (
+        f"Tokens: {train['tokens']:,} in {train['examples']:,} training texts; "
+        f"{train['padding_share']:.1%} of a batch is padding."
+    )
+    for key, what in (("truncated", "were truncated"), ("in_windows", "are seen in windows")):
+        counts = [split[key] for split in facts.values() if key in split]
+        if sum(counts):
+            longest = max(split["longest"] for split in facts.values())
+            said += (
+                f" {sum(counts):,} texts are longer than {train['max_length']} tokens and {what}; "
+                f"the longest has {longest:,}."
+            )
+    unknown = max(split["unknown_share"] for split in facts.values())
+    if unknown > 0.02:
+        said += f" {unknown:.1%} of the tokens are unknown to the backbone: another may fit better."
+    return said
