@@ -1,4 +1,4 @@
-"""From a person's labelled pictures to batches: sources, splits, plan, pipeline."""
+"""From a person's labelled pictures and texts to batches: sources, splits, plan, pipeline."""
 
 from tfsft.data.augment import Augmenter, parse_names
 from tfsft.data.image_feed import ImageFeed
@@ -11,6 +11,8 @@ from tfsft.data.plan import BatchPlan
 from tfsft.data.samples import suggest_image_size, thumbnails
 from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Splits
+from tfsft.data.text_loading import load_texts
+from tfsft.data.text_source import TextSource
 
 __all__ = [
     "Augmenter",
@@ -21,10 +23,12 @@ __all__ = [
     "Inspection",
     "Pipeline",
     "Splits",
+    "TextSource",
     "class_weights",
     "decode_image",
     "inspect_images",
     "load_images",
+    "load_texts",
     "parse_names",
     "resize",
     "suggest_image_size",

@@ -3,6 +3,7 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +11,23 @@ from tfsft.data.labels import class_counts, class_pairs, is_number_task, shorten
 
 MAX_SKEW = 20
 SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """One content under different labels.
+
+    Args:
+        ids: How a person finds each example of it.
+        labels: The label of each, as text.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    def __str__(self) -> str:
+        pairs = list(zip(self.ids, self.labels, strict=True))[:3]
+        return " and ".join(f"{name} ({label})" for name, label in pairs)
 
 
 def similar_class_names(class_names: Sequence[str]) -> list[str]:
@@ -48,30 +66,39 @@ def skew(labels: np.ndarray, class_names: Sequence[str]) -> tuple[float, list[st
 
 def duplicates(keys: np.ndarray) -> list[np.ndarray]:
     """Returns the rows of every content that occurs more than once."""
-    rows = defaultdict(list)
-    for row, key in enumerate(keys.tolist()):
-        rows[key].append(row)
-    return [np.array(group) for group in rows.values() if len(group) > 1]
+    order = np.argsort(keys, kind="stable")
+    changes = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
+    bounds = np.concatenate([[0], changes, [len(keys)]])
+    repeated = np.flatnonzero(np.diff(bounds) > 1)
+    groups = [order[bounds[place] : bounds[place + 1]] for place in repeated]
+    return sorted(groups, key=lambda rows: rows[0])
 
 
 def conflicts(
     repeated: list[np.ndarray], ids: Sequence[str], labels: np.ndarray, class_names: Sequence[str]
-) -> list[str]:
+) -> list[Conflict]:
     """Finds the same content under different labels.
 
     Args:
         repeated: Rows of each content that occurs more than once, from `duplicates`.
         ids, labels, class_names: As in a source.
     """
-    differing = [rows for rows in repeated if (labels[rows] != labels[rows[0]]).any()]
-    if not differing:
-        return []
-    shown = [
-        " and ".join(f"{ids[row]} ({describe_label(labels[row], class_names)})" for row in rows[:3])
-        for rows in differing
-    ]
     return [
-        f"{len(differing)} examples occur again with another label: {shorten(shown, 3)}. "
+        Conflict(
+            tuple(ids[row] for row in rows),
+            tuple(describe_label(labels[row], class_names) for row in rows),
+        )
+        for rows in repeated
+        if (labels[rows] != labels[rows[0]]).any()
+    ]
+
+
+def describe_conflicts(found: Sequence[Conflict]) -> list[str]:
+    """Returns a sentence about the same content under different labels."""
+    if not found:
+        return []
+    return [
+        f"{len(found)} examples occur again with another label: {shorten(map(str, found), 3)}. "
         "Only one of the labels can be right; remove the others."
     ]
 

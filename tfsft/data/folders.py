@@ -11,7 +11,7 @@ from tfsft.data.labels import index_labels, natural_key, shorten, unknown_class
 from tfsft.data.sources import FileStorage, Listing
 from tfsft.errors import UserError, nearest
 
-SPLIT_NAMES = {"train": 0, "validation": 1, "val": 1, "valid": 1, "test": 2}
+SPLIT_NAMES = {"train": 0, "validation": 1, "val": 1, "valid": 1, "dev": 1, "eval": 1, "test": 2}
 LAYOUT = "One sub-folder for each class: FOLDER/roses/1.jpg, FOLDER/tulips/2.jpg."
 # Written beside pictures by people and systems; no sign that a picture was overlooked.
 UNREMARKABLE = {".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".ini", ".db"}

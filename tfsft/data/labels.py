@@ -85,7 +85,7 @@ def unknown_class(name: str, class_names: tuple[str, ...], where: str = "") -> U
     return UserError(
         f"The class {name!r}{f' of {where}' if where else ''} is unknown.",
         f"The classes are: {shorten(class_names, 20)}.{nearest(name, class_names)}",
-        "Rename it, or leave these pictures out.",
+        "Rename it, or leave these examples out.",
     )
 
 

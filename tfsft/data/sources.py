@@ -167,6 +167,20 @@ class ImageSource:
             None if self.groups is None else self.groups[rows],
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence["ImageSource"]) -> "ImageSource":
+        """Returns one source of the pictures of several that have the same storage."""
+        first = parts[0]
+        return cls(
+            first.storage,
+            np.concatenate([part.rows for part in parts]),
+            [name for part in parts for name in part.ids],
+            np.concatenate([part.labels for part in parts]),
+            first.class_names,
+            np.concatenate([part.keys for part in parts]),
+            None if first.groups is None else np.concatenate([part.groups for part in parts]),
+        )
+
     def image(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Fetches and decodes one picture, in graph or eagerly.
 

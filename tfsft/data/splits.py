@@ -1,25 +1,53 @@
 """Train, validation and test: the user's own, or made from the content of the examples."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from tfsft.data.findings import SIDES
+from tfsft.data.findings import SIDES, Conflict
 from tfsft.data.labels import class_pairs, is_number_task
-from tfsft.data.sources import ImageSource
 from tfsft.errors import UsageError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 QUANTILE_BINS = 10
 
 
+class Source(Protocol):
+    """Labelled examples, any of which can be fetched by its index.
+
+    Attributes:
+        ids: How a person finds each example.
+        labels: int64 `[n]` class indices, float32 `[n, classes]` of 0 and 1 when an example has
+            several labels, or float32 `[n]` numbers.
+        class_names: Names of the classes; empty when labels are numbers.
+        keys: `[n]`, content hash of each example, as text or as bytes.
+        groups: `[n]`, what must stay on one side of a split; an empty string is no group.
+    """
+
+    ids: Sequence[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    keys: np.ndarray
+    groups: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def subset(self, rows: np.ndarray) -> Self:
+        """Returns the source of the examples `rows` of this one, in that order."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Returns one source of the examples of several that come from the same place."""
+
+
 @dataclass(frozen=True)
 class BadExample:
-    """A picture that was left out.
+    """An example that was left out.
 
     Args:
         id: How a person finds it.
@@ -41,42 +69,40 @@ class Splits:
         class_names: Names of the classes; empty when labels are numbers.
         warnings: What a person should know.
         bad: What was left out under on_bad="skip".
-        fingerprint: Stands for pictures, labels, class names and splits.
+        fingerprint: Stands for examples, labels, class names and splits.
+        notes: How the data was read, a sentence each: which columns hold what.
+        conflicts: The same text under different labels.
+        tags: Names of the tags of words, `O` first; empty where words have none.
+        scheme: How tags mark spans: "IOB2", "BILOU", "plain"; empty where there are none.
     """
 
-    train: ImageSource
-    validation: ImageSource | None
-    test: ImageSource | None
+    train: Source
+    validation: Source | None
+    test: Source | None
     class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     bad: tuple[BadExample, ...] = ()
     fingerprint: str = ""
+    notes: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    tags: tuple[str, ...] = ()
+    scheme: str = ""
 
-    def sources(self) -> dict[str, ImageSource]:
+    def sources(self) -> dict[str, Source]:
         """Returns the splits that there are, by name."""
         found = {name: getattr(self, name) for name in SIDES}
         return {name: source for name, source in found.items() if source is not None}
 
-    def everything(self) -> ImageSource:
+    def everything(self) -> Source:
         """Returns all examples of all splits as one source."""
-        parts = list(self.sources().values())
-        first = parts[0]
-        groups = None if first.groups is None else np.concatenate([p.groups for p in parts])
-        return ImageSource(
-            first.storage,
-            np.concatenate([p.rows for p in parts]),
-            [name for p in parts for name in p.ids],
-            np.concatenate([p.labels for p in parts]),
-            first.class_names,
-            np.concatenate([p.keys for p in parts]),
-            groups,
-        )
+        return type(self.train).joined(list(self.sources().values()))
 
     def facts(self) -> dict[str, Any]:
         """Returns what config.json says about the data."""
         return {
             "fingerprint": self.fingerprint,
             **{name: len(source) for name, source in self.sources().items()},
+            "notes": list(self.notes),
             "warnings": list(self.warnings),
             "bad": [{"id": example.id, "reason": example.reason} for example in self.bad],
         }
@@ -172,7 +198,9 @@ def strata(labels: np.ndarray) -> np.ndarray:
     return rarest_class(rows, classes, len(labels), np.bincount(classes, minlength=1))
 
 
-def stratified_subset(strata: np.ndarray, ids: list[str], count: int, at_least: int) -> np.ndarray:
+def stratified_subset(
+    strata: np.ndarray, ids: Sequence[str], count: int, at_least: int
+) -> np.ndarray:
     """Chooses about `count` examples, the same ones every time.
 
     Args:
@@ -195,13 +223,13 @@ def stratified_subset(strata: np.ndarray, ids: list[str], count: int, at_least: 
     return np.sort(order[rank < quotas[strata[order]]])
 
 
-def fingerprint(splits: dict[str, ImageSource]) -> str:
-    """Returns a hash of pictures, labels, class names and splits."""
+def fingerprint(splits: dict[str, Source]) -> str:
+    """Returns a hash of examples, labels, class names and splits."""
     digest = hashlib.blake2b(digest_size=16)
     for name, source in splits.items():
         for part in (name, *source.class_names):
             digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
-        digest.update("".join(source.keys.tolist()).encode())
+        digest.update("".join(source.keys.astype(str).tolist()).encode())
         digest.update(np.ascontiguousarray(source.labels).tobytes())
     return digest.hexdigest()
 
@@ -234,14 +262,14 @@ def rarest_class(
     return rarest
 
 
-def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
+def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Joins examples of the same content or group.
 
     Returns:
         The unit of each example, int64 `[n]`, and the name of each unit, which its hash stands for.
     """
     unit = _number(keys)
-    names = keys
+    names = keys.astype(str)
     if groups is not None:
         # A graph of contents and groups, joined by examples; each connected component is a unit.
         contents = int(unit.max(initial=-1)) + 1
@@ -255,21 +283,21 @@ def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, lis
         unit = _number(component[unit])
         # A group keeps its name when examples join it, and so its side. The space sorts before
         # every content hash.
-        names = np.where(groups != "", np.char.add(" ", groups), keys)
-    unit_names: dict[int, str] = {}
-    for number, name in zip(unit.tolist(), names.tolist(), strict=True):
-        unit_names[number] = min(name, unit_names.get(number, name))
-    return unit, list(unit_names.values())
+        names = np.where(groups != "", np.char.add(" ", groups), names)
+    order = np.lexsort((names, unit))
+    firsts = order[np.unique(unit[order], return_index=True)[1]]
+    return unit, names[firsts]
 
 
 def _number(values: np.ndarray) -> np.ndarray:
     """Numbers different values from 0 in the order of their first appearance, int64 `[n]`."""
-    seen: dict = {}
-    numbers = (seen.setdefault(value, len(seen)) for value in values.tolist())
-    return np.fromiter(numbers, np.int64, len(values))
+    _, first, number = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[number]
 
 
-def _hashes(names: list[str], seed: int) -> np.ndarray:
+def _hashes(names: Iterable[str], seed: int) -> np.ndarray:
     start = hashlib.blake2b(f"{seed} ".encode(), digest_size=8)
 
     def number(name: str) -> int:
@@ -277,7 +305,7 @@ def _hashes(names: list[str], seed: int) -> np.ndarray:
         digest.update(name.encode("utf-8", "surrogateescape"))
         return int.from_bytes(digest.digest())
 
-    return np.fromiter(map(number, names), np.uint64, len(names))
+    return np.fromiter(map(number, names), np.uint64)
 
 
 def _quantile_bins(labels: np.ndarray) -> np.ndarray:

@@ -148,8 +148,7 @@ def find_column(
             f"Give one of these to {option}.",
         )
     free = [column for column in table.columns if column not in taken]
-    words = {column: re.sub(r"[^0-9a-z]+", "_", column.strip().lower()) for column in free}
-    named = [column for name in names for column in free if words[column] == name]
+    named = [column for name in names for column in free if plain_name(column) == name]
     fitting = [column for column in free if fits is None or fits(table.values(column, 200))]
     for column in named:
         if column in fitting:
@@ -163,6 +162,11 @@ def find_column(
         f"A column called {', '.join(names[:4])} or the like; there are: {listed}.",
         f"Name it with {option}.",
     )
+
+
+def plain_name(column: str) -> str:
+    """Returns the name of a column in small letters and digits, with `_` for the rest."""
+    return re.sub(r"[^0-9a-z]+", "_", column.strip().lower())
 
 
 def list_table(
@@ -206,7 +210,7 @@ def list_table(
     label_column = find_column(
         table, NUMBER_COLUMNS if number else LABEL_COLUMNS, "labels", "--label-column",
         chosen=label_column, taken=(image_column, group_column, split_column),
-        fits=_are_numbers if number else None,
+        fits=are_numbers if number else None,
     )  # fmt: skip
     ids, paths = _inside(table, image_column)
     cells = table.values(label_column)
@@ -217,7 +221,7 @@ def list_table(
         labels, class_names = index_labels(names, task, class_names, table.row)
     groups = None
     if group_column is not None:
-        groups = np.array([_text(cell) for cell in table.values(group_column)])
+        groups = np.array([cell_text(cell) for cell in table.values(group_column)])
     sides = None if split_column is None else _sides(table, split_column)
     return Listing(FileStorage(paths), ids, labels, class_names, groups, sides)
 
@@ -265,14 +269,15 @@ def _are_pictures(cells: list, share: float = 0.5) -> bool:
     return sum(suffix in IMAGE_SUFFIXES for suffix in suffixes) > share * len(cells)
 
 
-def _are_numbers(cells: list) -> bool:
+def are_numbers(cells: list) -> bool:
+    """Says whether all cells are finite numbers or spell them."""
     try:
         return all(math.isfinite(float(cell)) for cell in cells)
     except (TypeError, ValueError):
         return False
 
 
-def _text(cell: object) -> str:
+def cell_text(cell: object) -> str:
     """Returns a cell as text; whole numbers have no `.0`, and what is missing is empty."""
     if cell is None or cell != cell:
         return ""
@@ -280,7 +285,7 @@ def _text(cell: object) -> str:
 
 
 def _one(table: Table, column: str, cells: list) -> list[list[str]]:
-    names = [_text(cell) for cell in cells]
+    names = [cell_text(cell) for cell in cells]
     for row, name in enumerate(names):
         if not name.strip():
             raise UserError(
@@ -296,24 +301,28 @@ def _several(cells: list) -> list[list[str]]:
     mark = next((mark for mark in "|;," if any(mark in cell for cell in text)), None)
     names = []
     for cell in cells:
-        parts = cell if isinstance(cell, list) else _text(cell).split(mark or "|")
-        names.append([name for name in (_text(part).strip() for part in parts) if name])
+        parts = cell if isinstance(cell, list) else cell_text(cell).split(mark or "|")
+        names.append([name for name in (cell_text(part).strip() for part in parts) if name])
     return names
 
 
 def _sides(table: Table, column: str) -> np.ndarray:
     sides = np.empty(len(table), np.int8)
     for row, cell in enumerate(table.values(column)):
-        side = SPLIT_NAMES.get(_text(cell).strip().lower())
+        side = SPLIT_NAMES.get(cell_text(cell).strip().lower())
         if side is None:
-            raise UserError(
-                f"The split in {table.row(row)}, column {column}, is "
-                f"{cell!r}.{nearest(_text(cell), SPLIT_NAMES)}",
-                "train, validation or test.",
-                "Correct it, or give the column another name to have splits made.",
-            )
+            raise unknown_split(f"{table.row(row)}, column {column},", cell)
         sides[row] = side
     return sides
+
+
+def unknown_split(where: str, cell: object) -> UserError:
+    """Returns the error for a cell that names no split."""
+    return UserError(
+        f"The split in {where} is {cell!r}.{nearest(cell_text(cell), SPLIT_NAMES)}",
+        "train, validation or test.",
+        "Correct it, or give the column another name to have splits made.",
+    )
 
 
 def _inside(table: Table, column: str) -> tuple[list[str], list[str]]:
@@ -323,7 +332,7 @@ def _inside(table: Table, column: str) -> tuple[list[str], list[str]]:
     real_folders: dict[str, str] = {}
     ids, paths = [], []
     for row, cell in enumerate(table.values(column)):
-        name = _text(cell).strip()
+        name = cell_text(cell).strip()
         if not name:
             raise UserError(
                 f"The path in {table.row(row)}, column {column}, is empty.",

@@ -1,0 +1,508 @@
+"""Tables of texts, read piece by piece: CSV, TSV, JSON lines, JSON and Parquet."""
+
+import codecs
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from pyarrow.types import is_null, is_string, is_temporal
+
+from tfsft.data.tables import cell_text
+from tfsft.data.text_source import BATCH_ROWS
+from tfsft.errors import UserError
+
+TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+HEAD_ROWS = 200  # looked at to find out which column holds what
+BLOCK = 1 << 24  # bytes; a row must fit into a block
+DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
+ENCODINGS = {"utf8": "UTF-8", "utf-16": "UTF-16", "cp1252": "Latin-1 (Windows-1252)"}
+LAYOUT = (
+    "A table with the names of its columns in the first line (CSV, TSV; UTF-8), one object a line "
+    "(JSONL), a list of objects (JSON), or Parquet."
+)
+
+
+class TextTable(Protocol):
+    """A table whose rows are read in batches.
+
+    Attributes:
+        path: Its file.
+        columns: Names of its columns.
+        head: Its first rows.
+        note: How the file was read: "UTF-8, comma".
+        bad: What is wrong with rows that are not in their place, by the number a person sees;
+            filled while batches are read.
+    """
+
+    path: str
+    columns: list[str]
+    head: pyarrow.Table
+    note: str
+    bad: dict[int, str]
+
+    def values(self, column: str, count: int | None = None) -> list:
+        """Returns the first cells of a column, at most HEAD_ROWS."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
+        """Yields rows of these columns, and the number a person sees beside each."""
+
+
+def open_text_table(path: str) -> TextTable:
+    """Opens a table, as its suffix says.
+
+    Raises:
+        UserError: It is not a readable table, or has no rows.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    with _reading(path):
+        if not os.path.getsize(path):
+            raise UserError(f"{path} is empty.", LAYOUT, "Fill it.")
+        if suffix == ".parquet":
+            table = _Parquet(path)
+        elif suffix in (".csv", ".tsv"):
+            table = _Csv(path)
+        elif suffix == ".json" or first_letter(path) == "[":
+            table = _Json(path)
+        else:
+            table = _JsonLines(path)
+    if not table.head.num_rows:
+        raise UserError(f"{path} has no rows.", LAYOUT, "Fill it.")
+    return table
+
+
+class _Table:
+    def values(self, column: str, count: int | None = None) -> list:
+        return self.head.column(column).slice(0, count).to_pylist()
+
+
+class _Csv(_Table):
+    def __init__(self, path: str):
+        self.path = path
+        self.bad = {}
+        self.encoding = find_encoding(path)
+        with open(path, encoding=self.encoding, newline="") as file:
+            first = file.readline(1 << 16).lstrip("\ufeff")
+        self.delimiter = max(DELIMITERS, key=first.count)
+        # In files with tabs a quotation mark is often just that.
+        choices = ['"', False] if self.delimiter == "\t" else ['"']
+        tries = {quote: self._try(quote) for quote in choices}
+        self.quote = min(choices, key=lambda quote: tries[quote][1])
+        self.head = tries[self.quote][0]
+        if isinstance(self.head, Exception):
+            raise self.head
+        self.columns = self.head.column_names
+        self.note = f"{ENCODINGS[self.encoding]}, {DELIMITERS[self.delimiter]}"
+        if self.delimiter == "\t" and not self.quote:
+            self.note += ", quotation marks as they are"
+        self._check_header(first.rstrip("\r\n"))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
+        start = 2
+        with _reading(self.path):
+            for batch in self._open(self.quote, columns, self.bad):
+                skipped = sum(number >= start for number in self.bad)
+                numbers = np.arange(start, start + len(batch) + skipped)
+                numbers = numbers[~np.isin(numbers, list(self.bad))][: len(batch)]
+                if len(batch):
+                    start = int(numbers[-1]) + 1
+                    yield batch, numbers
+
+    def _try(self, quote: str | bool) -> tuple[pyarrow.Table | Exception, float]:
+        """Returns the first rows, and how many of them do not fit."""
+        bad: dict[int, str] = {}
+        try:
+            names = self._open(quote, None, bad).schema.names
+            if len(set(names)) < len(names):
+                raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
+            bad.clear()
+            reader = self._open(quote, names, bad)
+            batches = [next(reader, None)]
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            return error, float("inf")
+        head = pyarrow.Table.from_batches([b for b in batches if b is not None], reader.schema)
+        return head.slice(0, HEAD_ROWS), len(bad)
+
+    def _open(
+        self, quote: str | bool, columns: Sequence[str] | None, bad: dict[int, str]
+    ) -> pyarrow.RecordBatchReader:
+        def ragged(row: pyarrow.csv.InvalidRow) -> str:
+            cells = f"{row.actual_columns} cells and not {row.expected_columns}"
+            bad[row.number] = f"has {cells}: {shortened(row.text)}"
+            return "skip"
+
+        text = pyarrow.large_string()
+        return pyarrow.csv.open_csv(
+            self.path,
+            # With threads, rows have no numbers.
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, encoding=self.encoding, block_size=BLOCK
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=self.delimiter,
+                quote_char=quote,
+                newlines_in_values=bool(quote),
+                invalid_row_handler=ragged,
+            ),
+            # Cells stay text, so that the class `007` or `NA` keeps its name.
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=columns,
+                column_types=dict.fromkeys(columns or (), text),
+                strings_can_be_null=False,
+            ),
+        )
+
+    def _check_header(self, first: str) -> None:
+        if len(self.columns) < 2:
+            raise UserError(
+                f"{self.path} has one column only: {shortened(first)}",
+                "Two columns at least, text and label, separated by a comma, a semicolon, a tab or "
+                "a vertical bar.",
+                "Save it again with one of these between the columns.",
+            )
+        # Names are short words, and no cells of their own columns.
+        for name in self.columns:
+            repeated = self.values(name).count(name)
+            if len(name) > 60 or is_number(name) or (name and repeated > 1):
+                raise UserError(
+                    f"The first line of {self.path} is an example and not the names of the "
+                    f"columns: {shortened(first)}",
+                    "A first line such as text,label.",
+                    "Write the names of the columns above the first row.",
+                )
+
+
+class _JsonLines(_Table):
+    def __init__(self, path: str):
+        self.path = path
+        self.encoding = find_encoding(path)
+        self.note = ENCODINGS[self.encoding]
+        self.bad = {}
+        try:
+            self.head = self._head()
+        except pyarrow.ArrowInvalid as error:
+            self.bad = bad_lines(path, self.encoding, error)
+            self.head = self._head()
+        self.columns = self.head.column_names
+        if not self.columns:
+            raise pyarrow.ArrowInvalid(f"no line holds an object; {next(iter(self.bad.items()))}")
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
+        done = 0
+        with _reading(self.path):
+            while True:
+                start = 0
+                try:
+                    for batch in self._open(self._schema(columns)):
+                        # What came before a bad line was found comes again.
+                        fresh = batch.slice(min(max(done - start, 0), len(batch)))
+                        start += len(batch)
+                        if len(fresh):
+                            done = start
+                            yield fresh, np.arange(start - len(fresh) + 1, start + 1)
+                    return
+                except pyarrow.ArrowInvalid as error:
+                    if self.bad:
+                        raise
+                    self.bad = bad_lines(self.path, self.encoding, error)
+
+    def _head(self) -> pyarrow.Table:
+        return pyarrow.Table.from_batches([self._open().read_next_batch()]).slice(0, HEAD_ROWS)
+
+    def _schema(self, columns: Sequence[str]) -> pyarrow.Schema:
+        def final(kind: pyarrow.DataType) -> pyarrow.DataType:
+            # Text that looks like a date is text; whole numbers may be followed by others.
+            if is_temporal(kind) or is_string(kind) or is_null(kind):
+                return pyarrow.large_string()
+            if pyarrow.types.is_integer(kind):
+                return pyarrow.float64()
+            if pyarrow.types.is_list(kind):
+                return pyarrow.list_(final(kind.value_type))
+            return kind
+
+        kinds = self.head.schema
+        return pyarrow.schema([(name, final(kinds.field(name).type)) for name in columns])
+
+    def _open(self, schema: pyarrow.Schema | None = None) -> pyarrow.RecordBatchReader:
+        stream = pyarrow.OSFile(self.path)
+        if self.encoding != "utf8":
+            stream = pyarrow.transcoding_input_stream(stream, self.encoding, "utf8")
+        if self.bad:
+            stream = pyarrow.PythonFile(_Mended(self.path, self.encoding, self.bad), mode="r")
+        rest = "infer" if schema is None else "ignore"
+        return pyarrow.json.open_json(
+            stream,
+            pyarrow.json.ReadOptions(block_size=BLOCK),
+            pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=rest),
+        )
+
+
+class _Mended:
+    """A file of JSON lines in which an empty object stands for each bad line."""
+
+    def __init__(self, path: str, encoding: str, bad: dict[int, str]):
+        self._file = open(path, encoding=encoding, errors="replace", newline="\n")  # noqa: SIM115
+        self._bad = bad
+        self._line = 0
+        self._rest = b""
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (line := self._file.readline()):
+            self._line += 1
+            self._rest += b"{}\n" if self._line in self._bad else line.encode()
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
+
+
+class _Json(_Table):
+    def __init__(self, path: str):
+        self.path = path
+        self.bad = {}
+        self.encoding = find_encoding(path)
+        self.note = ENCODINGS[self.encoding]
+        self.rows = load_json(path)
+        if isinstance(self.rows, dict):
+            self.rows = self.rows.get("data")
+        if not isinstance(self.rows, list):
+            raise pyarrow.ArrowInvalid('it is no list of objects, and no {"data": [...]}')
+        for number, row in enumerate(self.rows, 1):
+            if not isinstance(row, dict):
+                self.bad[number] = f"is no object: {shortened(repr(row))}"
+                self.rows[number - 1] = {}
+        self.columns = list(dict.fromkeys(name for row in self.rows[:HEAD_ROWS] for name in row))
+        head = {name: [row.get(name) for row in self.rows[:HEAD_ROWS]] for name in self.columns}
+        self.head = pyarrow.table({name: plain_array(cells) for name, cells in head.items()})
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
+        for start in range(0, len(self.rows), BATCH_ROWS):
+            rows = self.rows[start : start + BATCH_ROWS]
+            cells = [plain_array([row.get(name) for row in rows]) for name in columns]
+            numbers = np.arange(start + 1, start + 1 + len(rows))
+            yield pyarrow.RecordBatch.from_arrays(cells, list(columns)), numbers
+
+
+class _Parquet(_Table):
+    def __init__(self, path: str):
+        self.path = path
+        self.bad = {}
+        self.note = "Parquet"
+        with pyarrow.parquet.ParquetFile(path) as file:
+            self.columns = file.schema_arrow.names
+            first = next(file.iter_batches(HEAD_ROWS), None)
+            schema = file.schema_arrow
+        self.head = pyarrow.Table.from_batches([] if first is None else [first], schema)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
+        start = 1
+        with _reading(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                yield batch.select(list(columns)), np.arange(start, start + len(batch))
+                start += len(batch)
+
+
+def find_encoding(path: str) -> str:
+    """Returns how a file's text is encoded, as Python names it: utf8, utf-16 or cp1252.
+
+    Raises:
+        UserError: It is no text.
+    """
+    decoder = codecs.getincrementaldecoder("utf8")()
+    start = 0
+    with open(path, "rb") as file:
+        block = file.read(1 << 20)
+        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        if is_binary(block):
+            raise _no_text(path)
+        while block:
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError:
+                break
+            start += len(block)
+            block = file.read(1 << 20)
+        else:
+            return "utf8"
+        # One broken letter in a file of UTF-8 does not make it another encoding.
+        text = block.decode("utf8", "replace")
+        broken = text.count("\ufffd")
+        if sum(letter > "\x7f" for letter in text) - broken > broken:
+            file.seek(0)
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode("utf8")
+                except UnicodeDecodeError:
+                    raise UserError(
+                        f"{path} is UTF-8, but line {number} holds bytes that are not: "
+                        f"{shortened(line.decode('utf8', 'replace'))}",
+                        "Text in one encoding: UTF-8, UTF-16 or Latin-1.",
+                        "Save that line again as UTF-8.",
+                    ) from None
+    return "cp1252"
+
+
+def is_binary(block: bytes) -> bool:
+    """Says whether the beginning of a file shows that it is no text."""
+    odd = sum(block[:65536].count(code) for code in (*range(1, 9), *range(14, 27)))
+    return b"\0" in block or odd > len(block[:65536]) / 50
+
+
+def _no_text(path: str) -> UserError:
+    return UserError(
+        f"{path} is no text but binary data.",
+        "Text in UTF-8, UTF-16 (with byte order mark) or Latin-1.",
+        "Unpack it if it is an archive; save it as CSV or JSONL if it is a spreadsheet.",
+    )
+
+
+def first_letter(path: str) -> str:
+    """Returns the first letter that is no space."""
+    with open(path, encoding=find_encoding(path)) as file:
+        return file.read(4096).lstrip("\ufeff \t\r\n")[:1]
+
+
+def load_json(path: str) -> object:
+    """Reads a whole JSON file.
+
+    Raises:
+        UserError: It does not parse; names the line.
+    """
+    with open(path, encoding=find_encoding(path)) as file:
+        text = file.read().lstrip("\ufeff")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = text.splitlines()[error.lineno - 1] if text.strip() else ""
+        raise UserError(
+            f"{path} does not parse as JSON, line {error.lineno}: {error.msg}: {shortened(line)}",
+            LAYOUT,
+            "Mend that line; if each line is an object of its own, call the file .jsonl.",
+        ) from error
+
+
+def bad_lines(path: str, encoding: str, error: Exception | None = None) -> dict[int, str]:
+    """Finds the lines of a JSONL file that do not parse, by line number.
+
+    Args:
+        path: The file.
+        encoding: From `find_encoding`.
+        error: Why pyarrow could not read it.
+
+    Raises:
+        UserError: All lines parse, but a field is of more than one kind.
+    """
+    bad: dict[int, str] = {}
+    kinds: dict[str, tuple[str, int]] = {}
+    mixed = None
+    # Only these end a line; str.splitlines knows others that may stand in text.
+    with open(path, encoding=encoding, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line.lstrip("\ufeff")) if line.strip() else {}
+            except ValueError:
+                bad[number] = f"does not parse as JSON: {shortened(line)}"
+                continue
+            if not isinstance(row, dict):
+                bad[number] = f"is no object: {shortened(line)}"
+                continue
+            for name, cell in row.items():
+                kind = _kind(cell)
+                before, where = kinds.setdefault(name, (kind, number)) if kind else (kind, 0)
+                if before != kind and not mixed:
+                    mixed = (number, name, kind, cell, before, where)
+    if error is not None and mixed and not bad:
+        number, name, kind, cell, before, where = mixed
+        raise UserError(
+            f"{path}, line {number}: {name!r} is {kind} ({shortened(json.dumps(cell))}), but "
+            f"{before} in line {where}.",
+            "One kind of value in each field.",
+            "Write all of them the same way, for example with quotation marks.",
+        ) from error
+    if error is not None and not bad:
+        raise error
+    return bad
+
+
+def _kind(cell: object) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true or false"
+    if isinstance(cell, (int, float)):
+        return "a number"
+    return {str: "text", list: "a list", dict: "an object"}[type(cell)]
+
+
+def plain_array(cells: list) -> pyarrow.Array:
+    """Returns cells as text, lists of text, or what they are where all are of one kind."""
+    try:
+        return pyarrow.array(cells)
+    except (pyarrow.ArrowException, OverflowError):
+        if any(isinstance(cell, list) for cell in cells):
+            cells = [c if c is None else [cell_text(p) for p in _list(c)] for c in cells]
+            return pyarrow.array(cells, pyarrow.list_(pyarrow.large_string()))
+        cells = [cell if cell is None else cell_text(cell) for cell in cells]
+        return pyarrow.array(cells, pyarrow.large_string())
+
+
+def _list(cell: object) -> list:
+    return cell if isinstance(cell, list) else [cell]
+
+
+def text_array(cells: pyarrow.Array) -> pyarrow.Array:
+    """Returns cells as text: `1.0` is "1"."""
+    kind = cells.type
+    if pyarrow.types.is_dictionary(kind):
+        cells, kind = cells.dictionary_decode(), kind.value_type
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        texts = (cell if cell is None else cell_text(cell) for cell in cells.to_pylist())
+        cells = pyarrow.array(list(texts), pyarrow.large_string())
+    return cells.cast(pyarrow.large_string())
+
+
+def label_array(cells: pyarrow.Array) -> pyarrow.Array:
+    """Returns cells as text, and lists as lists of text."""
+    if not (pyarrow.types.is_list(cells.type) or pyarrow.types.is_large_list(cells.type)):
+        return text_array(cells)
+    lists = [
+        None if cell is None else [cell_text(part) for part in cell] for cell in cells.to_pylist()
+    ]
+    return pyarrow.array(lists, pyarrow.list_(pyarrow.large_string()))
+
+
+def is_number(text: str) -> bool:
+    """Says whether text spells a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """Returns the beginning of a text on one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 4].rstrip() + " ..."
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, UnicodeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            LAYOUT,
+            "Mend the file, or save it again in one of these formats.",
+        ) from error
