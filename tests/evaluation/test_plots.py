@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfsft.evaluation import plots
+from tfsft.evaluation import fonts, plots
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,127 @@ def test_names_are_taken_literally_and_kept_short():
     assert "a $x$ & <b>" in words
     assert "line break" in words
     assert max(map(len, words)) <= 22
+
+
+SCRIPTS = (
+    "sports",
+    "汽车与交通",
+    "رياضة وسياسة",
+    "👩\u200d💻 code",
+    "हिन्दी",
+    "שלום",
+    "می\u200cخواهم",
+)
+
+
+@pytest.fixture
+def only_latin(monkeypatch):
+    """A machine whose only font has Latin letters: DejaVu Sans without all others."""
+    monkeypatch.setattr(fonts, "_family", {})
+    draws = fonts._draws
+    monkeypatch.setattr(fonts, "_draws", lambda path, c: ord(c) < 0x250 and draws(path, c))
+
+
+def written(figure, monkeypatch):
+    """The lines of text that are drawn into a PNG; a missing glyph is a warning, thus an error."""
+    lines = []
+    draw = plots.RendererAgg.draw_text
+
+    def spy(self, gc, x, y, s, *rest, **more):
+        lines.append(s)
+        draw(self, gc, x, y, s, *rest, **more)
+
+    monkeypatch.setattr(plots.RendererAgg, "draw_text", spy)
+    assert picture(figure).std() > 1
+    return lines
+
+
+def test_names_in_any_script_are_text_in_the_page():
+    words = texts(plots.confusion_matrix(np.eye(7, dtype=int), SCRIPTS))
+    assert set(SCRIPTS) <= set(words)
+    assert words.count("汽车与交通") == 2
+
+
+def test_what_no_font_draws_goes_by_its_number(monkeypatch, only_latin):
+    figure = plots.confusion_matrix(np.eye(7, dtype=int), SCRIPTS)
+    lines = written(figure, monkeypatch)
+    assert {"sports", *(f"class {i}" for i in range(1, 7))} <= set(lines)
+    assert not [line for line in lines if max(map(ord, line)) > 0x2050]
+    assert any("class_names[N]" in line for line in lines)
+    assert set(SCRIPTS) <= set(texts(figure))  # the page is as before
+    rows = [{"class": name, "f1": i / 10} for i, name in enumerate(SCRIPTS)]
+    assert "class 3" in written(plots.per_class_bars(rows), monkeypatch)
+    grid = plots.picture_grid([np.zeros((8, 8), np.uint8)], ["is 猫\nsaid dog"])
+    assert {r"is \u732b", "said dog"} <= set(written(grid, monkeypatch))
+
+
+def test_no_script_draws_boxes_with_the_fonts_that_are_here(monkeypatch):
+    lines = written(plots.confusion_matrix(np.eye(7, dtype=int), SCRIPTS), monkeypatch)
+    for i, name in enumerate(SCRIPTS):
+        assert (name in lines) != (f"class {i}" in lines)
+    assert "sports" in lines
+    assert not [line for line in lines if "class_names" in line] or "sports" in lines
+
+
+def test_without_shaping_joined_letters_are_not_drawn(monkeypatch):
+    monkeypatch.setattr(fonts, "SHAPES", False)
+    assert fonts.undrawable("abc é") == set()
+    assert fonts.undrawable("سلام") == set("سلام")
+    assert fonts.undrawable("שלום") == set("שלום")
+
+
+def test_a_fallback_font_is_found_and_used(monkeypatch):
+    monkeypatch.setattr(fonts, "_family", {})
+    installed = {fonts.DEFAULT: "latin", "Bold Emoji": "emoji", "Han": "han"}
+    monkeypatch.setattr(fonts, "_installed", lambda: installed)
+    monkeypatch.setattr(
+        fonts,
+        "_draws",
+        lambda path, c: {"latin": c < "ɐ", "emoji": c > "\U0001f000", "han": c == "猫"}[path],
+    )
+    assert fonts.families(["cat", "dog"]) == [fonts.DEFAULT]
+    assert fonts.families(["猫 cat"]) == [fonts.DEFAULT, "Han"]
+    assert fonts.undrawable("猫犬 a 😀\u200d😀\ufe0f") == {"犬"}
+
+
+def test_fonts_without_outlines_draw_nothing(tmp_path):
+    path = fonts._installed()[fonts.DEFAULT]
+    assert fonts._draws(path, "a")
+    assert not fonts._draws(path, "猫")
+    assert not fonts._draws(str(tmp_path / "gone.ttf"), "a")
+    assert not any("lastresort" in name.lower().replace(" ", "") for name in fonts._installed())
+
+
+def test_wide_names_find_room_in_the_page():
+    # nine letters of one em at 9 points, and their distance from the cells
+    figure = plots.confusion_matrix(np.eye(2, dtype=int), ("汽车与交通运输问题", "b"))
+    plots.to_svg(figure, "m")
+    room = figure.axes[0].get_position().x0 * figure.get_size_inches()[0] * 72
+    assert room > 9 * 9 + 3
+
+
+def test_names_are_cut_between_letters():
+    assert plots.shorten("汽车与交通运输问题", 9) == "汽车与…题"
+    assert plots.shorten("👩\u200d💻" * 9, 12).startswith("👩\u200d💻")
+    assert not plots.shorten("👩\u200d💻" * 9, 12).split("…")[0].endswith("\u200d")
+    assert plots.shorten("می\u200cخواهم", 22) == "می\u200cخواهم"
+    assert plots.shorten("a\u202eb\x00c", 22) == "a b c"
+
+
+TOKENS = {
+    "train": {"lengths": [3, 5, 1], "edges": [0, 10, 20, 40], "max_length": 32},
+    "test": {"lengths": [1, 0, 1], "edges": [0, 10, 20, 40], "max_length": None},
+}
+
+
+def test_histogram_of_lengths_with_the_limit():
+    figure = plots.length_histogram(TOKENS)
+    train, test = figure.axes
+    np.testing.assert_array_equal(train.patches[0].get_data().values, [3, 5, 1])
+    assert [list(line.get_xdata()) for line in train.get_lines()] == [[32, 32]]
+    assert not test.get_lines()
+    assert {"train", "test", "tokens"} <= set(texts(figure))
+    assert texts(plots.length_histogram({})) == []
 
 
 def test_names_that_begin_alike_stay_apart():

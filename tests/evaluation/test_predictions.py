@@ -5,7 +5,14 @@ import csv
 import numpy as np
 import pytest
 
-from tfsft.evaluation import read_predictions, write_predictions
+from tfsft.evaluation import (
+    answer_predictions,
+    order,
+    read_predictions,
+    tag_predictions,
+    write_predictions,
+    write_rows,
+)
 
 
 def test_confident_mistakes_first_then_unsure_hits(tmp_path):
@@ -98,3 +105,85 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_lengths_must_agree(tmp_path):
     with pytest.raises(ValueError, match="2 ids"):
         write_predictions(tmp_path / "p.csv", ["a", "b"], None, np.array([[1.0]]), ("x",))
+
+
+TEXTS = ['two\nlines, a "quote"', "cr\r and \t tab", "猫 سلام 👩\u200d💻 \u2028", "x" * 300_000, ""]
+
+
+def test_texts_come_back_whole(tmp_path):
+    path = tmp_path / "p.csv"
+    labels = np.zeros(len(TEXTS), int)
+    outputs = np.tile([0.9, 0.1], (len(TEXTS), 1))
+    write_predictions(path, list("abcde"), labels, outputs, ("x", "y"), texts=TEXTS)
+    assert path.read_text().startswith("id,label,prediction,probability,text\n")
+    assert [row.text for row in read_predictions(path)] == TEXTS
+    assert csv.field_size_limit() < 300_000  # as others have it
+
+
+def test_pairs_are_read_with_an_empty_line_between(tmp_path):
+    path = tmp_path / "p.csv"
+    write_predictions(
+        path, ["a"], np.array([2.5]), np.array([2.0]), kind="regression", texts=[("one", "two")]
+    )
+    assert path.read_text() == 'id,label,prediction,error,text\na,2.5,2,-0.5,"one\n\ntwo"\n'
+    assert read_predictions(path)[0].error == -0.5
+
+
+def test_entities_are_right_where_they_are_found(tmp_path):
+    text = "May met  Ann\nLee in May"
+    month, name = (20, 23, "DATE"), (9, 16, "PER")
+    rows = order(
+        tag_predictions(
+            ["a", "b", "c"],
+            [text] * 3,
+            [[month, name], [month], []],
+            [[name, month], [(0, 3, "DATE")], []],  # b: the same word, elsewhere
+            [0.7, 0.9, 0.5],
+        )
+    )
+    assert [row.id for row in rows] == ["b", "c", "a"]
+    assert [row.correct for row in rows] == [False, True, True]
+    assert (rows[0].label, rows[0].prediction) == ("DATE: May", "DATE: May")
+    assert rows[2].label == "PER: Ann Lee | DATE: May"
+    write_rows(tmp_path / "p.csv", rows, kind="tags")
+    back = read_predictions(tmp_path / "p.csv")
+    for row, again in zip(rows, back, strict=True):
+        for field in ("id", "label", "prediction", "probability", "text", "correct"):
+            assert getattr(row, field) == getattr(again, field)
+        assert row.label_spans == again.label_spans
+        assert row.prediction_spans == again.prediction_spans
+    with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert (row["correct"], row["label_spans"]) == ("no", '[[20, 23, "DATE"]]')
+
+
+def test_any_of_several_answers_is_right(tmp_path):
+    texts = [("Who won?", "The Broncos of Denver won. The Broncos!")] * 4
+    rows = answer_predictions(
+        list("abcd"),
+        texts,
+        [["Denver", "The Broncos"], ["Denver"], [], []],
+        ["broncos", "Broncos", "", "Denver"],
+        [0.9, 0.8, 0.7, 0.6],
+        predicted_starts=[None, 31, None, None],
+    )
+    assert [row.correct for row in rows] == [True, False, True, False]
+    assert [row.label for row in rows] == ["Denver", "Denver", "", ""]
+    assert rows[0].text == "Who won?\n\nThe Broncos of Denver won. The Broncos!"
+    marked = [[r.text[a:b] for a, b, _ in (*r.label_spans, *r.prediction_spans)] for r in rows]
+    assert marked == [["Denver"], ["Denver", "Broncos"], [], ["Denver"]]
+    assert rows[1].prediction_spans == ((10 + 31, 10 + 38, ""),)
+    rows = order(rows)
+    assert [row.id for row in rows] == ["b", "d", "c", "a"]
+    write_rows(tmp_path / "p.csv", rows, kind="answers")
+    assert [row.correct for row in read_predictions(tmp_path / "p.csv")] == [False] * 2 + [True] * 2
+
+
+def test_without_answers_known_nothing_is_right_or_wrong(tmp_path):
+    rows = answer_predictions(["a"], [("q", "c")], None, ["c"], [0.5])
+    rows += tag_predictions(["b"], ["c"], None, [[(0, 1, "X")]], [0.5])
+    assert [(row.label, row.right) for row in rows] == [(None, None)] * 2
+    write_rows(tmp_path / "p.csv", rows, kind="answers")
+    assert "correct" not in (tmp_path / "p.csv").read_text()
+    with pytest.raises(ValueError, match="2 ids, 1 texts"):
+        tag_predictions(["a", "b"], ["c"], None, [[]], [0.5])

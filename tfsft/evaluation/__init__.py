@@ -7,9 +7,13 @@ from tfsft.evaluation.metrics import (
     regression_metrics,
     wilson_interval,
 )
+from tfsft.evaluation.mistakes import mistakes_as_markdown
 from tfsft.evaluation.predictions import (
     Prediction,
+    answer_predictions,
+    order,
     read_predictions,
+    tag_predictions,
     write_predictions,
     write_rows,
 )
@@ -19,14 +23,18 @@ from tfsft.evaluation.tags import tag_metrics, tag_spans
 
 __all__ = [
     "Prediction",
+    "answer_predictions",
     "classification_metrics",
     "evaluate",
+    "mistakes_as_markdown",
     "multi_label_metrics",
     "normalize_answer",
+    "order",
     "question_metrics",
     "read_predictions",
     "regression_metrics",
     "tag_metrics",
+    "tag_predictions",
     "tag_spans",
     "wilson_interval",
     "write_predictions",

@@ -3,29 +3,39 @@
 Figures are made through the object API and drawn by Agg: pyplot keeps every figure alive and wants
 a display. Right is blue, wrong and training are orange (Okabe and Ito's palette, told apart with
 any colour vision).
+
+Names are in any script. A page draws them with the reader's fonts; a PNG has those of this machine
+only, and what they cannot draw goes by a number instead.
 """
 
 import functools
 import html
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from rich.cells import cell_len
 
+from tfsft.evaluation import fonts
 from tfsft.evaluation.metrics import calibration_bins, wilson_interval
 
 INK, MUTED, GRID, BLUE, ORANGE = "#23272f", "#6b7281", "#e3e6eb", "#0072b2", "#d55e00"
 MOST_CLASSES = 30  # more rows than that nobody reads
 STYLE = {
-    "font.family": "DejaVu Sans",
+    "font.family": fonts.DEFAULT,
     "font.size": 9,
     "text.color": INK,
     "text.parse_math": False,  # class names may hold dollar signs
@@ -49,6 +59,22 @@ STYLE = {
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
 }
+INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")
+JOINERS = "\u200c\u200d"  # Persian words and families of emoji fall apart without them
+
+NUMBERED = "“class N” is class_names[N] of task.json: no font installed here draws its name"
+
+
+class Plot(Figure):
+    """A figure that knows the numbers of the classes it names.
+
+    Args:
+        numbers: The number of each name.
+    """
+
+    def __init__(self, *args: Any, numbers: Mapping[str, int] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.numbers = numbers or {}
 
 
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -80,9 +106,13 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     n = len(shown)
 
     cell = 0.5 if n <= 10 else 0.38 if n <= 20 else 0.25
-    margin = 0.4 + 0.075 * max(map(len, names))
+    margin = 0.4 + 0.075 * max(map(cell_len, names))
     side = max(2.2, n * cell)
-    figure = Figure(figsize=(side + margin, side + margin), layout="constrained")
+    figure = Plot(
+        figsize=(side + margin, side + margin),
+        layout="constrained",
+        numbers=dict(zip(names, shown, strict=True)),
+    )
     axes = figure.add_subplot(aspect="equal", xlim=(0, n), ylim=(n, 0))
     axes.add_patch(Rectangle((0, 0), n, n, color=GRID, alpha=0.35, lw=0))
     cells = [(row, column) for row, column in np.ndindex(n, n) if counts[row, column]]
@@ -108,7 +138,10 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
                 fontsize=8 if counts[row, column] < 10_000 else 6,
                 color="white" if shares[row, column] > 0.3 else INK,
             )
-    axes.set_xticks(np.arange(n) + 0.5, names, rotation=90 if max(map(len, names)) > 3 else 0)
+    # Anchored where they end, so that they stand at their cells in fonts of any width.
+    upright = {"rotation": 90, "rotation_mode": "anchor", "ha": "right", "va": "center"}
+    wide = max(map(cell_len, names)) > 3
+    axes.set_xticks(np.arange(n) + 0.5, names, **(upright if wide else {}))
     axes.set_yticks(np.arange(n) + 0.5, names)
     axes.tick_params(length=0, labelsize=9 if n <= 20 else 7.5, labelcolor=INK)
     axes.spines[:].set_visible(False)
@@ -198,12 +231,18 @@ def per_class_bars(per_class: Sequence[Mapping[str, Any]], metric: str = "f1") -
     """
     defined = [row for row in per_class if row[metric] is not None]
     rows = sorted(defined, key=lambda row: row[metric])[:MOST_CLASSES]
-    figure = Figure(figsize=(6.5, 0.8 + 0.24 * max(len(rows), 1)), layout="constrained")
+    names = [shorten(row["class"], 28) for row in rows]
+    order = [row["class"] for row in per_class]
+    figure = Plot(
+        figsize=(6.5, 0.8 + 0.24 * max(len(rows), 1)),
+        layout="constrained",
+        numbers={name: order.index(row["class"]) for name, row in zip(names, rows, strict=True)},
+    )
     axes = figure.add_subplot(xlim=(0, 1.0))
     axes.barh(range(len(rows)), [row[metric] for row in rows], color=BLUE, height=0.7)
     for i, row in enumerate(rows):
         axes.text(row[metric] + 0.01, i, f"{row[metric]:.2f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [shorten(row["class"], 28) for row in rows])
+    axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.spines["left"].set_visible(False)
@@ -274,6 +313,34 @@ def predicted_against_true(labels: np.ndarray, predictions: np.ndarray) -> Figur
 
 
 @_styled
+def length_histogram(tokens: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Returns how long the texts of each split are in tokens, and where they are cut.
+
+    Args:
+        tokens: By split, as in config.json: `lengths` counts the texts between each two of the
+            `edges`; `max_length` is where texts are cut, if they are.
+    """
+    figure = Figure(figsize=(6.5, 0.5 + 1.15 * max(len(tokens), 1)), layout="constrained")
+    first = None
+    for panel, (split, facts) in enumerate(tokens.items(), 1):
+        axes = first = figure.add_subplot(len(tokens), 1, panel, sharex=first)
+        axes.stairs(facts["lengths"], facts["edges"], fill=True, color=BLUE, lw=0)
+        limit = facts.get("max_length")
+        if limit:
+            axes.axvline(limit, color=ORANGE, lw=1.2, ls="--")
+        axes.set_title(split, fontsize=9, pad=4)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelbottom=panel == len(tokens))
+    if first is not None:
+        first.set_xlabel("tokens")
+        first.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+@_styled
 def picture_grid(
     pictures: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int = 6
 ) -> Figure:
@@ -300,28 +367,141 @@ def picture_grid(
     return figure
 
 
+class _Legible:
+    """What a renderer needs to write names in any script without a box.
+
+    Args:
+        written: What is drawn in place of a line of text.
+        measured: What its room is measured by.
+    """
+
+    written: Callable[[str], str] = staticmethod(str)
+    measured: Callable[[str], str] = staticmethod(str)
+    families: Sequence[str] = (fonts.DEFAULT,)
+
+    def get_text_width_height_descent(self, s: str, prop: FontProperties, ismath: Any) -> Any:
+        """Measures what will be seen."""
+        return super().get_text_width_height_descent(self.measured(s), self._in(prop), ismath)
+
+    def draw_text(self, gc: Any, x: float, y: float, s: str, prop: FontProperties, *rest: Any,
+                  **more: Any) -> None:  # fmt: skip
+        """Draws what can be read."""
+        super().draw_text(gc, x, y, self.written(s), self._in(prop), *rest, **more)
+
+    def _in(self, prop: FontProperties) -> FontProperties:
+        prop = prop.copy()
+        prop.set_family(list(self.families))
+        return prop
+
+
+class _LegibleAgg(_Legible, RendererAgg):
+    pass
+
+
+class _LegibleSVG(_Legible, RendererSVG):
+    pass
+
+
+class _AggCanvas(FigureCanvasAgg):
+    """A canvas of Agg with fallback fonts, and stand-ins for what they lack."""
+
+    def __init__(self, figure: Figure, written: Mapping[str, str], families: Sequence[str]):
+        super().__init__(figure)
+        self.written, self.families = written, families
+
+    def get_renderer(self) -> RendererAgg:
+        """Returns a renderer of the figure's present size."""
+        width, height = self.figure.bbox.size
+        self.renderer = _LegibleAgg(width, height, self.figure.dpi)
+        self.renderer.written = self.renderer.measured = lambda line: self.written.get(line, line)
+        self.renderer.families = self.families
+        return self.renderer
+
+
+class _SVGCanvas(FigureCanvasSVG):
+    """A canvas whose text is text, with room for letters that only the reader's fonts have."""
+
+    def get_renderer(self, file: io.StringIO | None = None) -> RendererSVG:
+        """Returns a renderer of the figure's present size; the layout asks for one as well."""
+        renderer = _LegibleSVG(
+            *self.figure.bbox.size, file or io.StringIO(), metadata={"Date": None}
+        )
+        renderer.measured = _as_wide
+        return renderer
+
+
 def to_png(figure: Figure, dpi: int = 120) -> bytes:
-    """Returns a figure as a PNG on white."""
+    """Returns a figure as a PNG on white.
+
+    Where no installed font draws the name of a class, its number stands for it and a line above
+    says so; other letters that cannot be drawn are written as Python escapes.
+    """
     file = io.BytesIO()
+    lines = {line for text in _texts(figure) for line in text.splitlines()}
+    numbers = getattr(figure, "numbers", {})
+    written = {
+        line: f"class {numbers[line]}" if line in numbers else shorten(_escaped(line), 22)
+        for line in lines
+        if fonts.undrawable(line)
+    }
+    seen = [written.get(line, line) for line in lines]
     with matplotlib.rc_context(STYLE):
-        FigureCanvasAgg(figure)
+        note = None
+        if written.keys() & numbers.keys():
+            note = figure.suptitle(NUMBERED, fontsize=7, color=MUTED, wrap=True)
+        _AggCanvas(figure, written, fonts.families(seen))
         figure.savefig(file, format="png", dpi=dpi, facecolor="white")
+        if note is not None:
+            note.set_text("")
     return file.getvalue()
+
+
+def _texts(figure: Figure) -> list[str]:
+    """Returns all that is written in a figure."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_ticklabels()  # they are written just before they are drawn
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def _escaped(line: str) -> str:
+    bad = fonts.undrawable(line)
+    return "".join(
+        letter.encode("unicode_escape").decode() if letter in bad else letter for letter in line
+    )
+
+
+def _as_wide(line: str) -> str:
+    """Returns letters of the default font that take as much room as the line will."""
+    known = fonts.default_letters()
+    return "".join(
+        letter if letter in known else "—" if cell_len(letter) == 2 else "n" * cell_len(letter)
+        for letter in line
+    )
 
 
 def to_svg(figure: Figure, label: str) -> str:
     """Returns a figure as an `<svg>` element to put into a page, see-through.
 
     Its colours are CSS variables (`--plot-ink` and so on) that fall back to those of the style, so
-    that a dark page can lighten them.
+    that a dark page can lighten them. Its text is text, for the reader's own fonts.
 
     Args:
         figure: The figure.
         label: What is shown, for those who cannot see it; different for each figure of a page.
     """
     file = io.StringIO()
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_facecolor("none")
+    dpi, figure.dpi = figure.dpi, 72  # SVG counts in points
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": label}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        inside = _SVGCanvas(figure).get_renderer(file)
+        inside.image_dpi = dpi
+        # What asks to be pixels becomes a picture.
+        renderer = MixedModeRenderer(figure, *figure.get_size_inches(), dpi, inside)
+        figure.draw(renderer)
+        renderer.finalize()
+    figure.dpi = dpi
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -343,12 +523,44 @@ def to_svg(figure: Figure, label: str) -> str:
 
 
 def shorten(name: str, length: int) -> str:
-    """Returns a name on one line, its middle left out where it is longer than `length`."""
-    name = "".join(letter if letter.isprintable() else " " for letter in str(name)).strip()
-    if len(name) <= length:
+    """Returns a name on one line, its middle left out where it is wider than `length` letters.
+
+    Chinese letters and emoji count as two; marks and joined emoji stay with what they belong to.
+    """
+    name = "".join(letter if _is_visible(letter) else " " for letter in str(name)).strip()
+    if cell_len(name) <= length:
         return name
+    letters = _letters(name)
     tail = (length - 1) // 3
-    return f"{name[: length - 1 - tail]}…{name[-tail:]}" if tail else name[:length]
+    if not tail:
+        return _fitting(letters, length)
+    end = _fitting([letter[::-1] for letter in reversed(letters)], tail)[::-1]
+    return f"{_fitting(letters, length - 1 - tail)}…{end}"
+
+
+def _is_visible(letter: str) -> bool:
+    return letter in JOINERS or unicodedata.category(letter) not in INVISIBLE
+
+
+def _letters(name: str) -> list[str]:
+    """Returns what a reader takes for one letter each."""
+    letters: list[str] = []
+    for letter in name:
+        if letters and (fonts.is_modifier(letter) or letters[-1].endswith(JOINERS[1])):
+            letters[-1] += letter
+        else:
+            letters.append(letter)
+    return letters
+
+
+def _fitting(letters: Sequence[str], width: int) -> str:
+    """Returns the first letters, as many as fit."""
+    fitting = ""
+    for letter in letters:
+        if cell_len(fitting + letter) > width:
+            break
+        fitting += letter
+    return fitting
 
 
 def shorten_all(names: Sequence[str], length: int) -> list[str]:

@@ -1,8 +1,10 @@
 """predictions.csv: one row an example, the worst mistakes first."""
 
+import contextlib
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,11 @@ import numpy as np
 
 from tfsft.evaluation.atomic_write import atomic_write
 from tfsft.evaluation.metrics import whole_probability
+from tfsft.evaluation.questions import exact_match
+
+LONGEST_CELL = 2**31 - 1  # the csv module refuses to read more than 131,072 characters by itself
+
+Span = tuple[int, int, str]
 
 
 @dataclass(frozen=True)
@@ -18,13 +25,19 @@ class Prediction:
 
     Args:
         id: How a person finds the example.
-        label: The right answer, or None where nobody knows; several labels are joined with `|`.
-        prediction: The answer; several labels are joined with `|`.
+        label: The right answer, or None where nobody knows; several labels are joined with `|`,
+            entities written as `TYPE: words | TYPE: words`.
+        prediction: The answer, written in the same way.
         probability: How sure the model is of this answer, 0..1; of all labels at once where there
             are several. None for regression.
         error: Prediction minus label, for regression; None otherwise and where there is no label.
         index: Place of the example in the arrays that were handed in; place of the row when read
             from a file.
+        text: What the model was given, as people read it; a pair with an empty line between.
+        right: Whether the answer is right, where that is more than being equal to `label`.
+        label_spans: (first character, character after the last, type) of the right entities or
+            answer in `text`.
+        prediction_spans: The same of the model's.
     """
 
     id: str
@@ -33,11 +46,15 @@ class Prediction:
     probability: float | None = None
     error: float | None = None
     index: int = 0
+    text: str = ""
+    right: bool | None = None
+    label_spans: tuple[Span, ...] = ()
+    prediction_spans: tuple[Span, ...] = ()
 
     @property
     def correct(self) -> bool:
-        """Whether the answer is the label."""
-        return self.label == self.prediction
+        """Whether the answer is right: the label, or one of several right ones."""
+        return self.label == self.prediction if self.right is None else self.right
 
 
 def write_predictions(
@@ -48,6 +65,7 @@ def write_predictions(
     class_names: Sequence[str] = (),
     *,
     kind: str = "single",
+    texts: Sequence[str | Sequence[str]] | None = None,
 ) -> list[Prediction]:
     """Writes predictions.csv and returns its rows in their order.
 
@@ -61,23 +79,36 @@ def write_predictions(
         outputs: Probabilities [n, classes], or numbers [n] or [n, 1].
         class_names: [classes]; unused for regression.
         kind: `single`, `multi` or `regression`.
+        texts: What each example says, if it is one text or a pair of texts.
     """
-    rows = order(predictions(ids, labels, outputs, class_names, kind=kind))
+    rows = order(predictions(ids, labels, outputs, class_names, kind=kind, texts=texts))
     write_rows(path, rows, kind=kind)
     return rows
 
 
 def write_rows(path: str | Path, rows: Sequence[Prediction], *, kind: str = "single") -> None:
-    """Writes predictions.csv with these rows in their order; the arguments are those of
-    `write_predictions`.
+    """Writes predictions.csv with these rows in their order.
+
+    The columns of texts are there only if a row has something to write in them.
+
+    Args:
+        path: The file; it is replaced as a whole.
+        rows: Those of `predictions`, `tag_predictions` or `answer_predictions`.
+        kind: As in task.json: `single`, `multi`, `regression`, `tags` or `answers`.
     """
-    columns = ("id", "label", "prediction", "error" if kind == "regression" else "probability")
+    columns = ["id", "label", "prediction", "error" if kind == "regression" else "probability"]
+    columns += ["correct"] if any(row.right is not None for row in rows) else []
+    columns += [
+        column
+        for column in ("label_spans", "prediction_spans", "text")
+        if any(getattr(row, column) for row in rows)
+    ]
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     plain.writerow(columns)
     for row in rows:
-        cells = [_cell(getattr(row, column)) for column in columns]
+        cells = [_cell(row, column) for column in columns]
         # The csv module leaves a bare carriage return unquoted and then cannot read it back.
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
     atomic_write(Path(path), text.getvalue())
@@ -85,18 +116,23 @@ def write_rows(path: str | Path, rows: Sequence[Prediction], *, kind: str = "sin
 
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Returns the rows of a predictions.csv, numbers as numbers; no label is an empty text."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file, _cells_of_any_length():
         reader = csv.DictReader(file)
-        regression = "error" in (reader.fieldnames or ())
-        text = (lambda cell: float(cell) if cell else None) if regression else str
+        columns = reader.fieldnames or ()
+        regression = "error" in columns
+        value = (lambda cell: float(cell) if cell else None) if regression else str
         return [
             Prediction(
                 id=row["id"],
-                label=text(row["label"]),
-                prediction=text(row["prediction"]),
-                probability=None if regression else float(row["probability"]),
+                label=value(row["label"]),
+                prediction=value(row["prediction"]),
+                probability=float(row["probability"]) if row.get("probability") else None,
                 error=float(row["error"]) if regression and row["error"] else None,
                 index=index,
+                text=row.get("text") or "",
+                right={"yes": True, "no": False}.get(row.get("correct")),
+                label_spans=_read_spans(row.get("label_spans")),
+                prediction_spans=_read_spans(row.get("prediction_spans")),
             )
             for index, row in enumerate(reader)
         ]
@@ -109,16 +145,13 @@ def predictions(
     class_names: Sequence[str] = (),
     *,
     kind: str = "single",
+    texts: Sequence[str | Sequence[str]] | None = None,
 ) -> list[Prediction]:
     """Returns one `Prediction` an example, in the order of the examples.
 
     The arguments are those of `write_predictions`.
     """
-    if len(ids) != len(outputs) or (labels is not None and len(labels) != len(outputs)):
-        raise ValueError(
-            f"{len(ids)} ids, {'no' if labels is None else len(labels)} labels, "
-            f"{len(outputs)} outputs"
-        )
+    _check_lengths(ids=ids, labels=labels, outputs=outputs, texts=texts)
     outputs = np.asarray(outputs)
     names = [str(name) for name in class_names]
     if kind == "single":
@@ -144,9 +177,97 @@ def predictions(
             probability=None if sure[i] is None else float(sure[i]),
             error=said[i] - truth[i] if kind == "regression" and truth else None,
             index=i,
+            text="" if texts is None else _readable(texts[i]),
         )
         for i in range(len(ids))
     ]
+
+
+def tag_predictions(
+    ids: Sequence[str],
+    texts: Sequence[str],
+    true_spans: Sequence[Sequence[Span]] | None,
+    predicted_spans: Sequence[Sequence[Span]],
+    probabilities: Sequence[float],
+) -> list[Prediction]:
+    """Returns one `Prediction` a text whose entities were looked for, in the order of the texts.
+
+    Args:
+        ids: [n].
+        texts: [n], what the spans point into.
+        true_spans: (first character, character after the last, type) of the entities of each text;
+            None where nobody knows them.
+        predicted_spans: The same from the model.
+        probabilities: How sure the model is of all it says of a text.
+    """
+    _check_lengths(ids=ids, texts=texts, true_spans=true_spans, predicted_spans=predicted_spans)
+    rows = []
+    for i, text in enumerate(texts):
+        said = _in_order(predicted_spans[i])
+        truth = None if true_spans is None else _in_order(true_spans[i])
+        rows.append(
+            Prediction(
+                id=str(ids[i]),
+                label=None if truth is None else _entities(text, truth),
+                prediction=_entities(text, said),
+                probability=float(probabilities[i]),
+                index=i,
+                text=text,
+                # The same words elsewhere in the text would be another entity.
+                right=None if truth is None else truth == said,
+                label_spans=truth or (),
+                prediction_spans=said,
+            )
+        )
+    return rows
+
+
+def answer_predictions(
+    ids: Sequence[str],
+    texts: Sequence[str | Sequence[str]],
+    answers: Sequence[Sequence[str]] | None,
+    predictions: Sequence[str],
+    probabilities: Sequence[float],
+    *,
+    starts: Sequence[int | None] | None = None,
+    predicted_starts: Sequence[int | None] | None = None,
+) -> list[Prediction]:
+    """Returns one `Prediction` a question, in the order of the questions.
+
+    Args:
+        ids: [n].
+        texts: [n], each a pair of question and context.
+        answers: The right answers of each question, none where it has no answer; the first is the
+            label, and giving any of them is right. None where nobody knows them.
+        predictions: What the model answers, empty for "no answer".
+        probabilities: How sure the model is.
+        starts: Where the first right answer begins in the context, if known; else it is marked in
+            the report where its words are first found.
+        predicted_starts: The same of the model's answer.
+    """
+    _check_lengths(ids=ids, texts=texts, answers=answers, predictions=predictions)
+    rows = []
+    for i, said in enumerate(predictions):
+        right = None if answers is None else list(answers[i])
+        label = None if right is None else (right or [""])[0]
+        text = _readable(texts[i])
+        context = len(text) - len(texts[i] if isinstance(texts[i], str) else texts[i][-1])
+        rows.append(
+            Prediction(
+                id=str(ids[i]),
+                label=label,
+                prediction=said,
+                probability=float(probabilities[i]),
+                index=i,
+                text=text,
+                right=None if right is None else bool(exact_match(right, said)),
+                label_spans=_place(text, context, label, starts and starts[i]),
+                prediction_spans=_place(
+                    text, context, said, predicted_starts and predicted_starts[i]
+                ),
+            )
+        )
+    return rows
 
 
 def order(rows: Sequence[Prediction]) -> list[Prediction]:
@@ -166,7 +287,54 @@ def _joined(names: Sequence[str], chosen: np.ndarray) -> str:
     return "|".join(name for name, yes in zip(names, chosen, strict=True) if yes)
 
 
-def _cell(value: str | float | None) -> str:
+def _check_lengths(**columns: Sequence | None) -> None:
+    lengths = {name: len(column) for name, column in columns.items() if column is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(", ".join(f"{count} {name}" for name, count in lengths.items()))
+
+
+def _readable(text: str | Sequence[str]) -> str:
+    """Returns a text as it is, or a pair of texts with an empty line between."""
+    return text if isinstance(text, str) else "\n\n".join(text)
+
+
+def _in_order(spans: Sequence[Span]) -> tuple[Span, ...]:
+    return tuple(sorted((int(start), int(end), str(type_)) for start, end, type_ in spans))
+
+
+def _entities(text: str, spans: Sequence[Span]) -> str:
+    return " | ".join(
+        f"{type_}: {' '.join(text[start:end].split())}" for start, end, type_ in spans
+    )
+
+
+def _place(text: str, context: int, answer: str | None, start: int | None) -> tuple[Span, ...]:
+    """Returns where an answer stands in a text whose context begins at that character."""
+    if not answer:
+        return ()
+    start = text.find(answer, context) if start is None else context + start
+    return ((start, start + len(answer), ""),) if start >= 0 else ()
+
+
+@contextlib.contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_spans(cell: str | None) -> tuple[Span, ...]:
+    return tuple(tuple(span) for span in json.loads(cell or "[]"))
+
+
+def _cell(row: Prediction, column: str) -> str:
+    if column == "correct":
+        return "" if row.right is None else "yes" if row.right else "no"
+    value = getattr(row, column)
+    if column.endswith("_spans"):
+        return json.dumps(value, ensure_ascii=False) if value else ""
     if value is None:
         return ""
     return f"{value:.7g}" if isinstance(value, float) else value
