@@ -24,16 +24,18 @@ class Counts:
     total: int
 
 
-def unfreeze(model: keras.Model, which: str) -> Counts:
+def unfreeze(model: keras.Model, which: str, dropout: float = 0.0) -> Counts:
     """Sets which layers of the layer `backbone` inside a model train; the head always does.
 
     Batch norm layers of the backbone stay frozen, which in Keras also keeps them in inference mode:
-    their statistics come from more pictures than a fine-tuning sees.
+    their statistics come from more pictures than a fine-tuning sees. So do layers whose result the
+    model does not use, like BERT's pooler behind the vectors of the tokens.
 
     Args:
         model: A model with a layer named `backbone`. It needs compiling again afterwards.
         which: `none`; `auto`, the last stage; `all`; or how a layer's name begins: that layer and
             all that run after it train.
+        dropout: Rate of the backbone's own dropout layers within what trains; 0 in what does not.
 
     Returns:
         The parameters of the whole model, head included.
@@ -65,9 +67,15 @@ def unfreeze(model: keras.Model, which: str) -> Counts:
     backbone.trainable = bool(opened)
     for _, layer in units:
         layer.trainable = any(layer is other for other in opened)
+    unused = _unused(model, backbone)
     for layer in backbone._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if isinstance(layer, keras.layers.BatchNormalization) or layer in unused:
             layer.trainable = False
+    for _, layer in units:
+        # A layer that was built without dropout has no seed to draw from.
+        for inner in layer._flatten_layers():
+            if isinstance(inner, keras.layers.Dropout) and hasattr(inner, "seed_generator"):
+                inner.rate = dropout if layer.trainable else 0.0
     return count_parameters(model)
 
 
@@ -95,22 +103,53 @@ def stages(backbone: keras.Model) -> list[list[str]]:
 def weight_depths(model: keras.Model) -> dict[str, int]:
     """Tells how far from the output each trainable weight is, for layer-wise rates.
 
+    A transformer is counted block by block, as ELECTRA and BEiT define layer-wise decay.
+
     Returns:
-        By the weight's path: 0 for the head, 1 for the backbone's last stage, 2 for the one before.
+        By the weight's path: 0 for the head; 1 for the backbone's last stage or, in a transformer,
+        its last block; 2 for the one before. A transformer's embeddings are the furthest.
     """
     depths = {weight.path: 0 for weight in model.trainable_weights}
-    units = _units(model.get_layer("backbone"))
-    stages_ = max(stage for stage, _ in units) + 1
-    for stage, layer in units:
-        depths |= {weight.path: stages_ - stage for weight in layer.trainable_weights}
+    backbone = model.get_layer("backbone")
+    units = _units_by_size(backbone) if _makes_maps(backbone) else _units_by_block(backbone)
+    last = max(number for number, _ in units)
+    for number, layer in units:
+        depths |= {weight.path: last + 1 - number for weight in layer.trainable_weights}
     return depths
 
 
 def _units(backbone: keras.Model) -> list[tuple[int, keras.layers.Layer]]:
     """Returns (stage, layer) of the layers that freeze as a whole, in the order they run in."""
-    if len(backbone.output.shape) == 4:
+    if _makes_maps(backbone):
         return _units_by_size(backbone)
-    return _units_by_block(backbone)
+    units = _units_by_block(backbone)
+    blocks = max(block for block, _ in units)
+    groups = min(_TOKEN_GROUPS, blocks)
+    # The last group is rounded up.
+    return [((block * groups + blocks - 1) // max(blocks, 1), layer) for block, layer in units]
+
+
+def _makes_maps(backbone: keras.Model) -> bool:
+    return any(len(x.shape) == 4 for x in backbone.outputs)
+
+
+def _unused(model: keras.Model, backbone: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a backbone whose results go nowhere: they would get no gradient."""
+    wanted = {id(x) for x in model.outputs}
+    wanted |= {id(x) for node in nodes(model) for x in node.input_tensors}
+    needed = {
+        id(inside)
+        for node in nodes(model)
+        if node.operation is backbone
+        for inside, outside in zip(backbone.outputs, node.outputs, strict=True)
+        if id(outside) in wanted
+    }
+    used, ordered = [], nodes(backbone)
+    for node in reversed(ordered):
+        if needed.intersection(id(x) for x in node.outputs):
+            used.append(node.operation)
+            needed.update(id(x) for x in node.input_tensors)
+    return [node.operation for node in ordered if node.operation not in used]
 
 
 def _units_by_size(backbone: keras.Model) -> list[tuple[int, keras.layers.Layer]]:
@@ -148,18 +187,17 @@ def _area(shape: tuple[int | None, ...]) -> int:
 
 
 def _units_by_block(backbone: keras.Model) -> list[tuple[int, keras.layers.Layer]]:
+    """Returns (block, layer): 0 before the first block; what follows a block belongs to it."""
     units = _expand([node.operation for node in nodes(backbone)])
+    units = list({id(layer): layer for layer in units}.values())  # ALBERT runs one several times
     kinds = [type(layer) for layer in units if _is_composite(layer)]
-    block = max(set(kinds), key=kinds.count, default=None)
-    blocks = sum(type(layer) is block for layer in units)
-    groups = min(_TOKEN_GROUPS, blocks)
+    block = max(reversed(kinds), key=kinds.count, default=None)
 
-    staged, seen = [], 0
+    numbered, seen = [], 0
     for layer in units:
         seen += type(layer) is block
-        # Before the first block: stage 0. The last group is rounded up, and keeps what follows.
-        staged.append(((seen * groups + blocks - 1) // blocks if blocks else 0, layer))
-    return staged
+        numbered.append((seen, layer))
+    return numbered
 
 
 def _expand(operations: list) -> list[keras.layers.Layer]:

@@ -22,14 +22,15 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
             pictures that are already of the right size.
 
     Returns:
-        `trunk`, from uint8 pictures [n, image_size, image_size, 3] to a tensor or a list of
-        tensors, and `top`, from these to the output: `top(trunk(x))` is the model. A trunk without
-        weights (`not trunk.weights`) is preprocessing alone, and not worth caching.
+        `trunk`, from uint8 pictures [n, image_size, image_size, 3], or from the model's own
+        dict of inputs, to a tensor or a list of tensors, and `top`, from these to the output:
+        `top(trunk(x))` is the model. A trunk without weights (`not trunk.weights`) is preprocessing
+        alone, and not worth caching; nor is one whose outputs have no fixed size
+        (`None in x.shape[1:]`), as of texts when more than their pooled vector is needed.
     """
     calls = _Calls(model)
-    source = calls.source
 
-    constant, frozen, changing = {source}, [], []
+    constant, frozen, changing = set(calls.sources), [], []
     for node in calls.nodes:
         if constant.issuperset(calls.inputs(node)) and _is_constant(node.operation):
             constant.update(calls.outputs(node))
@@ -40,9 +41,9 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     frozen, changing = frozen[:cut], frozen[cut:] + changing
     crossing = calls.crossing(frozen, changing)
 
-    pictures = _input_like(calls.tensor[source], "resized")
-    computed = calls.replay(frozen, {source: pictures})
-    trunk = keras.Model(pictures, _one_or_list(computed[key] for key in crossing), name="trunk")
+    start, tensors = calls.new_inputs()
+    computed = calls.replay(frozen, tensors)
+    trunk = keras.Model(start, _one_or_list(computed[key] for key in crossing), name="trunk")
 
     inputs = {
         key: _input_like(calls.tensor[key], f"crossing_{i}") for i, key in enumerate(crossing)
@@ -56,11 +57,14 @@ def from_resized(model: keras.Model) -> keras.Model:
     """Returns the model without its layer `resize`, for pictures that have the right size already.
 
     It shares the model's layers: what trains on pictures of a pipeline need not resize them again.
+    A model without such a layer is returned as it is.
     """
+    if not _resizing(model):
+        return model
     calls = _Calls(model)
-    pictures = _input_like(calls.tensor[calls.source], "resized")
-    computed = calls.replay(calls.nodes, {calls.source: pictures})
-    return keras.Model(pictures, _one_or_list(computed[key] for key in calls.results))
+    start, tensors = calls.new_inputs()
+    computed = calls.replay(calls.nodes, tensors)
+    return keras.Model(start, _one_or_list(computed[key] for key in calls.results))
 
 
 def _narrow_cut(calls: "_Calls", frozen: list, changing: list) -> int:
@@ -74,7 +78,7 @@ def _narrow_cut(calls: "_Calls", frozen: list, changing: list) -> int:
     sizes = {}
     for cut in range(len(frozen), max(len(frozen) - _GIVEN_UP_AT_MOST, 0), -1):
         crossing = calls.crossing(frozen[:cut], frozen[cut:] + changing)
-        sizes[cut] = sum(math.prod(calls.tensor[key].shape[1:]) for key in crossing)
+        sizes[cut] = sum(_size(calls.tensor[key]) for key in crossing)
     best = min(sizes, key=sizes.get)
     return best if sizes[best] <= sizes[len(frozen)] / 2 else len(frozen)
 
@@ -91,11 +95,19 @@ class _Calls:
         self.tensor: dict[int, keras.KerasTensor] = {}
         self._key: dict[int, int] = {}
         self._opened: set[int] = set()
-        resized = [node for node in nodes(model) if node.operation.name == "resize"]
-        start = resized[0].outputs[0] if resized else model.inputs[0]
-        self.source = self._add(start)
+        resized = _resizing(model)
+        self._start = resized[0].outputs[0] if resized else model.input
+        self.sources = [self._add(x) for x in keras.tree.flatten(self._start)]
         self._walk(model, skip=resized)
         self.results = [self._key[id(x)] for x in model.outputs]
+
+    def new_inputs(self) -> tuple[Any, dict[int, keras.KerasTensor]]:
+        """Returns inputs like those that the calls start from, as they are nested and by key."""
+        several = len(self.sources) > 1
+        new = keras.tree.map_structure(
+            lambda x: _input_like(x, x.name if several else "resized"), self._start
+        )
+        return new, dict(zip(self.sources, keras.tree.flatten(new), strict=True))
 
     def inputs(self, node: Any) -> list[int]:
         return [self._key[id(x)] for x in node.input_tensors]
@@ -105,7 +117,7 @@ class _Calls:
 
     def crossing(self, frozen: list, changing: list) -> list[int]:
         """Returns the tensors that the frozen calls hand to the changing ones, or to the output."""
-        made = {self.source}.union(*(self.outputs(node) for node in frozen))
+        made = set(self.sources).union(*(self.outputs(node) for node in frozen))
         wanted = [key for node in changing for key in self.inputs(node)] + self.results
         return [key for key in dict.fromkeys(wanted) if key in made]
 
@@ -143,6 +155,15 @@ class _Calls:
         self.tensor[id(x)] = x
         self._key[id(x)] = id(x)
         return id(x)
+
+
+def _resizing(model: keras.Model) -> list:
+    return [node for node in nodes(model) if node.operation.name == "resize"]
+
+
+def _size(x: keras.KerasTensor) -> float:
+    """Numbers in a tensor for one example; as many as may be where that varies."""
+    return math.inf if None in x.shape[1:] else math.prod(x.shape[1:])
 
 
 def _is_constant(operation: Any) -> bool:

@@ -17,8 +17,9 @@ from tfsft.models.tokenizers import TextTokenizer, hugging_face_tokenizer
 _STANDARD, _STARTER = "bert_base_en_uncased", "minilm"
 _ANSWER_SECONDS = 5
 _CONVERTED = ("albert", "bert", "distilbert", "roberta", "xlm-roberta")
-# Its Fourier transform mixes padding into every token: what it says would depend on the batch.
-_WITHOUT_MASK = ("FNetBackbone",)
+# What these say of a text depends on how far it is padded. FNet's Fourier transform mixes padding
+# into every token; KerasHub's RoFormerV2 hides padding where it asks and not where it is asked.
+_WITHOUT_MASK = ("FNetBackbone", "RoformerV2Backbone")
 
 
 @dataclass(frozen=True)

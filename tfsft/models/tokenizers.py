@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -64,9 +64,7 @@ class TextTokenizer:
         )
         self.pad, self.unknown, self.mask = (packing[key] for key in ("pad", "unknown", "mask"))
         self.vocabulary_size = int(layer.vocabulary_size())
-        self._flat = tf.function(
-            self._encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
-        )
+        self._flat = self._function()
 
     def graph(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Encodes inside a graph: what a served model calls is what `encode` runs.
@@ -98,7 +96,14 @@ class TextTokenizer:
         # A lone half of a surrogate pair has no UTF-8, and JSON lets it through.
         encoded = [text.encode("utf-8", "replace") for text in texts]
         with tf.device("CPU"):
-            flat, offsets = self._flat(tf.constant(encoded, tf.string, [len(encoded)]))
+            strings = tf.constant(encoded, tf.string, [len(encoded)])
+            try:
+                flat, offsets = self._flat(strings)
+            except tf.errors.NotFoundError:
+                # Setting TensorFlow's seed drops SentencePiece models, which its kernels own.
+                self.keras_tokenizer.set_proto(self.keras_tokenizer.proto)
+                self._flat = self._function()
+                flat, offsets = self._flat(strings)
         return flat.numpy(), offsets.numpy()
 
     def encode_words(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -110,9 +115,13 @@ class TextTokenizer:
         prefix = " " if self._byte_pairs and not self.keras_tokenizer.add_prefix_space else ""
         return self.encode([prefix + word for word in words])
 
-    def _encode(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        tokens = self.graph(texts)
-        return tokens.values, tokens.row_splits
+    def _function(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+        def flat(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            tokens = self.graph(texts)
+            return tokens.values, tokens.row_splits
+
+        return flat
 
     @property
     def settings(self) -> dict:

@@ -1,0 +1,292 @@
+"""Low-rank updates (LoRA) of a frozen backbone: put on, trained, and folded into its weights.
+
+A projection x W + b becomes x W + (alpha / rank) x A B + b, with A [in, rank] and B [rank, out] on
+the whole projection, as in the paper and in PEFT. Keras's own `enable_lora` factorises the kernel
+of an EinsumDense along its last axis: another, larger update, which does not survive a reload.
+"""
+
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfsft.errors import UsageError, UserError, nearest
+from tfsft.models.freezing import Counts, count_parameters
+
+TARGETS = ("query", "key", "value", "output", "feedforward")
+# What KerasHub calls the projections of a transformer's block.
+_ATTENTION = {"query": "query", "key": "key", "value": "value", "attention_output": "output"}
+_FEEDFORWARD = ("feedforward", "ffw", "ffn")
+
+
+def add_lora(
+    model: keras.Model,
+    rank: int,
+    alpha: float = 16.0,
+    targets: Sequence[str] = ("query", "value"),
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Counts:
+    """Freezes the layer `backbone` inside a model and lets low-rank updates of it train instead.
+
+    The model computes what it did: B starts at zero, A as PEFT draws it. The head trains as before.
+    Do not call `unfreeze` afterwards: it would open the kernels and close the updates.
+
+    Args:
+        model: A model with a layer named `backbone`, a transformer. It needs compiling again
+            afterwards.
+        rank: Rank of each update.
+        alpha: The updates are scaled by `alpha / rank`.
+        targets: Which projections of every block get one: `query`, `key`, `value`, `output` (of the
+            attention), `feedforward` (all of its projections); or `all`.
+        dropout: Share of what goes into the updates that is dropped in training.
+        seed: Of A and of the dropout.
+
+    Returns:
+        The parameters of the whole model, updates and head included.
+
+    Raises:
+        UsageError: There is no such target, or not in this backbone; or it has updates already.
+    """
+    if rank < 1:
+        raise UsageError(f"LoRA of rank {rank} was asked for.", "A rank is a whole number from 1.")
+    wanted = {target.strip() for target in targets}
+    for target in sorted(wanted - {*TARGETS, "all"}):
+        raise UsageError(
+            f"There is no LoRA target '{target}'.{nearest(target, [*TARGETS, 'all'])}",
+            f"Targets: {', '.join(TARGETS)}; or all.",
+        )
+    found = {layer: role_of(layer) for layer in projections(model.get_layer("backbone"))}
+    has = [target for target in TARGETS if target in found.values()]
+    for target in sorted(wanted - {*has, "all"} if has else wanted):
+        raise UsageError(
+            f"The backbone has no projection for the LoRA target '{target}'.",
+            f"It has: {', '.join(has)}." if has else "LoRA is for transformers.",
+        )
+    chosen = [layer for layer, role in found.items() if {role, "all"} & wanted]
+    return put_on(model, chosen, rank, alpha, dropout, seed)
+
+
+def merge_lora(model: keras.Model) -> None:
+    """Folds the updates into the kernels, in float32, and makes the layers Keras's own again.
+
+    The model computes the same, saves to `.keras`, and loads without this package. Its backbone
+    stays frozen; `unfreeze` opens it.
+    """
+    backbone = model.get_layer("backbone")
+    for layer in adapted(backbone):
+        adapter = layer.adapter
+        kernel = np.asarray(layer.kernel).astype("float32")
+        layer.kernel.assign(kernel + _Einsums(layer).kernel(adapter.scale, adapter.a, adapter.b))
+        # What was compiled before goes on adding x A B: now nothing.
+        adapter.b.assign(np.zeros(adapter.b.shape))
+        adapter.take_off(layer)
+    backbone.trainable = False
+    _forget_compiled(model)
+
+
+def put_on(
+    model: keras.Model,
+    layers: Sequence[keras.layers.Layer],
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
+) -> Counts:
+    """Puts an update on each of these projections; freezes all else of the backbone."""
+    backbone = model.get_layer("backbone")
+    if adapted(backbone):
+        raise UsageError(
+            "The backbone has LoRA updates already.",
+            "A model has one set of them.",
+            "Merge them with merge_lora first, or build the model anew.",
+        )
+    for i, layer in enumerate(layers):
+        _Adapter.put_on(layer, rank, alpha / rank, dropout, seed + i)
+    _train_only(backbone, layers)
+    _forget_compiled(model)
+    return count_parameters(model)
+
+
+def adapted(backbone: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers that have an update, in the order in which they were built."""
+    return [layer for layer in _inner(backbone) if isinstance(layer, _Adapted)]
+
+
+def projections(backbone: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the projections of a transformer's blocks, in the order in which they were built."""
+    return [layer for layer in _inner(backbone) if role_of(layer) and _Einsums.fit(layer)]
+
+
+def role_of(layer: keras.layers.Layer) -> str | None:
+    """Tells which target a layer is, by its name."""
+    if layer.name.startswith(_FEEDFORWARD):
+        return "feedforward"
+    return _ATTENTION.get(layer.name)
+
+
+def sizes(layer: keras.layers.Layer) -> tuple[int, int]:
+    """Returns how many numbers go into a projection and come out: heads x size counts as one."""
+    into, out = _Einsums(layer).shapes
+    return int(np.prod(into)), int(np.prod(out))
+
+
+class _Einsums:
+    """How a projection is computed, and how it is with a rank between its input and output.
+
+    Args:
+        layer: A Dense or EinsumDense.
+    """
+
+    def __init__(self, layer: keras.layers.Layer):
+        equation = getattr(layer, "equation", "...x,xy->...y").replace(" ", "")
+        (source, kernel), result = equation.split("->")[0].split(","), equation.split("->")[1]
+        rank = next(letter for letter in string.ascii_letters if letter not in equation)
+        into = "".join(letter for letter in kernel if letter not in result)
+        out = "".join(letter for letter in kernel if letter not in source)
+        between = "".join(letter for letter in result if letter not in out) + rank
+
+        self.plain = len(into) + len(out) == len(kernel) and set(into) <= set(source)
+        self.down = f"{source},{into}{rank}->{between}"
+        self.up = f"{between},{rank}{out}->{result}"
+        size = dict(zip(kernel, layer.kernel.shape, strict=True))
+        self.shapes = [size[letter] for letter in into], [size[letter] for letter in out]
+        self._product = f"{into}{rank},{rank}{out}->{kernel}"
+
+    @staticmethod
+    def fit(layer: keras.layers.Layer) -> bool:
+        """Tells whether a layer is a projection that can have an update."""
+        kinds = (keras.layers.Dense, keras.layers.EinsumDense)
+        return isinstance(layer, kinds) and not layer.quantization_mode and _Einsums(layer).plain
+
+    def kernel(self, scale: float, a: keras.Variable, b: keras.Variable) -> np.ndarray:
+        """Returns the update in the kernel's own shape, float32."""
+        into, out = self.shapes
+        a, b = (np.asarray(x).astype("float32") for x in (a, b))
+        product = np.einsum(self._product, a.reshape(*into, -1), b.reshape(-1, *out))
+        return scale * product
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """The update of one projection."""
+
+    a: keras.Variable  # [in, rank]
+    b: keras.Variable  # [rank, out]
+    scale: float
+    dropout: float
+    seeds: keras.random.SeedGenerator | None
+    einsums: _Einsums
+
+    def update(self, x: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
+        """Returns scale x A B, without ever making the product of A and B."""
+        if self.seeds and training:
+            x = keras.random.dropout(x, self.dropout, seed=self.seeds)
+        into, out = self.einsums.shapes
+        narrow = ops.einsum(self.einsums.down, x, ops.reshape(self.a, (*into, -1))) * self.scale
+        return ops.einsum(self.einsums.up, narrow, ops.reshape(self.b, (-1, *out)))
+
+    @staticmethod
+    def put_on(
+        layer: keras.layers.Layer, rank: int, scale: float, dropout: float, seed: int
+    ) -> None:
+        """Gives a layer new weights, and the class that uses them."""
+        into, out = sizes(layer)
+        bound = into**-0.5  # Kaiming's uniform distribution with a = sqrt(5)
+        start = keras.initializers.RandomUniform(-bound, bound, seed=seed)
+        common = {"dtype": "float32", "aggregation": "mean"}
+        seeds = None
+        layer._tracker.unlock()
+        a = layer.add_weight(name="lora_a", shape=(into, rank), initializer=start, **common)
+        b = layer.add_weight(name="lora_b", shape=(rank, out), initializer="zeros", **common)
+        if dropout:
+            with keras.name_scope(layer.name, caller=layer):
+                seeds = keras.random.SeedGenerator(seed, name="lora_dropout")
+            layer._tracker.add_to_store("seed_generators", seeds)
+        layer._tracker.lock()
+        layer.adapter = _Adapter(a, b, scale, dropout, seeds, _Einsums(layer))
+        # The graph of a model holds the layer itself: only its class can change.
+        layer.__class__ = _WITH[type(layer)]
+
+    def take_off(self, layer: keras.layers.Layer) -> None:
+        """Makes a layer what it was."""
+        layer._untrack_variable(self.a)
+        layer._untrack_variable(self.b)
+        layer._tracker.untrack(self.seeds)
+        del layer.adapter
+        layer.__class__ = type(layer).__bases__[-1]
+
+
+class _Adapted:
+    """What a Dense and an EinsumDense with an update have in common."""
+
+    adapter: _Adapter
+
+    def call(self, inputs, training=None):  # noqa: ANN001, ANN201
+        x = self.project(inputs) + self.adapter.update(inputs, training)
+        if self.bias is not None:
+            x = ops.add(x, self.bias)
+        return x if self.activation is None else self.activation(x)
+
+    def save_own_variables(self, store) -> None:  # noqa: ANN001
+        super().save_own_variables(store)
+        store["lora_a"], store["lora_b"] = self.adapter.a, self.adapter.b
+
+    def load_own_variables(self, store) -> None:  # noqa: ANN001
+        super().load_own_variables(store)
+        self.adapter.a.assign(store["lora_a"])
+        self.adapter.b.assign(store["lora_b"])
+
+    def get_config(self) -> dict:
+        raise UserError(
+            f"The model has LoRA updates ({self.path}), which no file of Keras can describe.",
+            fix="Call models.merge_lora(model) first; models.save_adapter saves them apart.",
+        )
+
+
+class _AdaptedDense(_Adapted, keras.layers.Dense):
+    def project(self, inputs):  # noqa: ANN001, ANN202
+        return ops.matmul(inputs, self.kernel)
+
+
+class _AdaptedEinsumDense(_Adapted, keras.layers.EinsumDense):
+    def project(self, inputs):  # noqa: ANN001, ANN202
+        return ops.einsum(self.equation, inputs, self.kernel)
+
+
+_WITH = {
+    keras.layers.Dense: _AdaptedDense,
+    keras.layers.EinsumDense: _AdaptedEinsumDense,
+}
+
+
+def _inner(layer: keras.layers.Layer) -> Iterable[keras.layers.Layer]:
+    """Yields the layers within a layer, each once, in the order in which they were built."""
+    seen = {}
+    for inner in layer._layers:
+        for x in (inner, *_inner(inner)):
+            seen[id(x)] = x
+    return seen.values()
+
+
+def _train_only(backbone: keras.Model, layers: Sequence[keras.layers.Layer]) -> None:
+    """Freezes a backbone but for the updates of some layers."""
+
+    # A layer with nothing to train is frozen itself, and not only its weights: that is what
+    # BatchNormalization goes by. A layer that holds others passes its flag on to them.
+    def visit(layer: keras.layers.Layer) -> None:
+        layer.trainable = any(x in layers for x in (layer, *_inner(layer)))
+        for inner in layer._layers:
+            visit(inner)
+
+    visit(backbone)
+    updates = {id(w) for layer in layers for w in (layer.adapter.a, layer.adapter.b)}
+    for weight in backbone.trainable_weights:
+        weight.trainable = id(weight) in updates
+
+
+def _forget_compiled(model: keras.Model) -> None:
+    model.train_function = model.test_function = model.predict_function = None
