@@ -2,6 +2,7 @@
 
 from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
+from tfsft.models.lora import add_lora, merge_lora
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
 from tfsft.models.text_backbones import TextBackbone, load_text_backbone
@@ -12,11 +13,13 @@ __all__ = [
     "ImageBackbone",
     "TextBackbone",
     "TextTokenizer",
+    "add_lora",
     "count_parameters",
     "from_resized",
     "load_image_backbone",
     "load_text_backbone",
     "load_tokenizer",
+    "merge_lora",
     "resolve",
     "split_frozen",
     "stages",
