@@ -114,7 +114,7 @@ class Config:
     lora_targets: str = "query,value"
     epochs: Annotated[int, "1.."] = 4
     max_steps: Annotated[int, "0.."] = 0
-    batch_size: Annotated[int, "1.."] = 32
+    batch_size: Annotated[int, "1.."] = 16
     batch_tokens: Annotated[int, "0.."] = 0
     accumulate: Annotated[int, "1.."] = 1
     learning_rate: Annotated[float, ">0.."] = 1e-4
@@ -196,7 +196,9 @@ def build_model(
     tokens = {name: keras.Input((None,), dtype="int32", name=name) for name in backbone.inputs}
     x = backbone.sequence(tokens)
     if pooling == "mean":
-        x = models.masked_mean(x, tokens["padding_mask"])
+        # In float32, because half precision cannot count the tokens of a long text.
+        mean = keras.layers.GlobalAveragePooling1D(dtype="float32", name="pooling")
+        x = mean(x, mask=tokens["padding_mask"])
     else:
         x = x[:, 0]
     x = keras.layers.Dropout(dropout, name="dropout")(x)
@@ -229,9 +231,8 @@ def main(config: Config, run: training.Run) -> None:
     with run.strategy.scope():
         backbone = models.load_text_backbone(name)
     pair = splits.train.has("pair")
-    encoder = data.TextEncoder(
-        backbone.tokenizer, models.fitting_length(backbone, config.max_length), pair=pair
-    )
+    length = min(config.max_length, backbone.max_length or config.max_length)
+    encoder = data.TextEncoder(backbone.tokenizer, length, pair=pair)
     feeds = {
         name: data.TextFeed(
             source,
@@ -299,7 +300,7 @@ def main(config: Config, run: training.Run) -> None:
                 network, accumulate=config.accumulate, clip_norm=config.clip_norm or None
             )
             tuner.compile(
-                optimizer=_optimizer(config, model, name, train.steps),
+                optimizer=_optimizer(config, model, name, phase_train.steps),
                 loss=_loss(config),
                 weighted_metrics=_metrics(labels, len(splits.class_names)),
             )

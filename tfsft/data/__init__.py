@@ -1,16 +1,20 @@
 """From a person's labelled pictures and texts to batches: sources, splits, plan, pipeline."""
 
 from tfsft.data.augment import Augmenter, parse_names
+from tfsft.data.encoding import QuestionEncoder, TagEncoder, TextEncoder
 from tfsft.data.image_feed import ImageFeed
 from tfsft.data.images import decode_image, resize
 from tfsft.data.inspection import Inspection, inspect_images
 from tfsft.data.labels import class_weights
+from tfsft.data.length_plan import LengthPlan
 from tfsft.data.loading import load_images
 from tfsft.data.pipeline import Pipeline
+from tfsft.data.plain_texts import PlainTexts
 from tfsft.data.plan import BatchPlan
 from tfsft.data.samples import suggest_image_size, thumbnails
 from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Splits
+from tfsft.data.text_feed import TextFeed, describe_tokens, token_facts
 from tfsft.data.text_loading import load_texts
 from tfsft.data.text_source import TextSource
 
@@ -21,11 +25,18 @@ __all__ = [
     "ImageFeed",
     "ImageSource",
     "Inspection",
+    "LengthPlan",
     "Pipeline",
+    "PlainTexts",
+    "QuestionEncoder",
     "Splits",
+    "TagEncoder",
+    "TextEncoder",
+    "TextFeed",
     "TextSource",
     "class_weights",
     "decode_image",
+    "describe_tokens",
     "inspect_images",
     "load_images",
     "load_texts",
@@ -33,4 +44,5 @@ __all__ = [
     "resize",
     "suggest_image_size",
     "thumbnails",
+    "token_facts",
 ]

@@ -270,7 +270,7 @@ class FineTuner(keras.Model):
         in.
         """
         replicas = self.distribute_strategy.num_replicas_in_sync
-        any_size = [replicas * self.accumulate, *[1] * 9]  # where batches differ in size
+        any_size = [replicas * self.accumulate, *[2] * 9]  # where batches differ in size
 
         def zeros(spec):  # noqa: ANN001
             shape = [n or any_size[i] for i, n in enumerate(spec.shape)]

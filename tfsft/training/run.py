@@ -26,7 +26,8 @@ from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
-from tfsft.evaluation.predictions import mistakes_as_markdown, order
+from tfsft.evaluation.mistakes import mistakes_as_markdown
+from tfsft.evaluation.predictions import order
 from tfsft.evaluation.wording import duration
 from tfsft.training import strategy as strategies
 from tfsft.training.callbacks import (

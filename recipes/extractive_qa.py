@@ -1,0 +1,311 @@
+"""Answering questions: fine-tune a pretrained encoder to find answers in a given text.
+
+    tfsft run recipes/extractive_qa.py
+    tfsft run recipes/extractive_qa.py --data squad/ --epochs 2
+    tfsft run recipes/extractive_qa.py --data train-v2.0.json --backbone bert_base_en_uncased
+
+The answer to a question is a piece of its context, or, where the data has such questions, that
+there is none. The default data is a small sample that shows the format.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import keras
+
+from tfsft import data, models, training
+from tfsft.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one run; each field is an option on the command line.
+
+    Args:
+        data: A JSON file in the format of SQuAD 1.1 or 2.0; a JSONL, JSON or Parquet file with
+            question, context and answers; a folder of such files called train, validation and test;
+            `tfds:NAME`; or `sample`, some questions about short texts.
+        validation_fraction: Share held out to choose the best epoch, where the data has no split of
+            its own.
+        test_fraction: Share held out for the final figures, where the data has no split of its own.
+        limit: Use about so many questions, for a quick try; 0 is all.
+        on_bad: What to do about a question whose answer is not in its context.
+        tfds_dir: Folder of prepared tensorflow-datasets; empty for their own default.
+        backbone: `auto`, a starter (minilm), a name from KerasHub, a kaggle:// or hf:// handle, or
+            a local folder.
+        max_length: Most tokens the network sees at once, the question included; longer contexts are
+            seen in windows.
+        stride: Tokens of the context that two neighbouring windows share.
+        max_answer_length: Most tokens in an answer.
+        dropout: Share of the features of each token dropped in training.
+        backbone_dropout: Share dropped inside of what trains of the backbone.
+        unfreeze: What is trained besides the head: `all`; `auto`, the last quarter of the layers;
+            `none`; or the prefix of the first layer to train. Anything but `all` trains the head
+            alone first.
+        gradual: Open so many stages one after another, a phase each, instead of `unfreeze` at once;
+            0 does not.
+        lora_rank: Train low-rank updates of so many dimensions instead of the backbone's weights;
+            0 trains the weights.
+        lora_alpha: Scale of these updates, divided by the rank.
+        lora_targets: Projections that get one, with commas: query, key, value, output,
+            feedforward; or all.
+        epochs: Passes over the data in each phase.
+        max_steps: Most updates in each phase; 0 is no limit.
+        batch_size: Windows in one update.
+        batch_tokens: Tokens in one update, padding included, instead of `batch_size`; 0 goes by
+            windows.
+        accumulate: Parts a batch is computed in: same result, less memory.
+        learning_rate: Highest rate once the backbone is trained with the head.
+        head_learning_rate: Highest rate while the head is trained alone.
+        layer_decay: Factor on the rate for each layer further from the output; 1 is the same rate
+            for all.
+        optimizer: How gradients become updates.
+        weight_decay: Decoupled weight decay, never on biases and normalisation.
+        momentum: Momentum of sgd.
+        schedule: Course of the rate after the warm-up.
+        warmup: Share of the updates during which the rate rises.
+        decay_factor: step, exponential: factor on the rate every `decay_every`.
+        decay_every: step, exponential, inverse_time: the unit of their time.
+        decay_unit: Whether `decay_every` counts epochs or steps.
+        decay_rate: inverse_time: b in a0 (1 / (1 + b t)) ** (1 / w).
+        decay_power: inverse_time: w.
+        clip_norm: Largest norm of the gradients; 0 does not clip.
+        ema: Momentum of a moving average of the weights, which is then what is kept; 0 keeps none.
+        patience: Epochs without a better validation loss until a phase ends; 0 trains them all.
+        seed: Of splits, order, initial weights and dropout.
+    """
+
+    data: str = "sample"
+    validation_fraction: Annotated[float, ">0..<1"] = 0.15
+    test_fraction: Annotated[float, "0..<1"] = 0.15
+    limit: Annotated[int, "0.."] = 0
+    on_bad: Literal["stop", "skip"] = "stop"
+    tfds_dir: str = ""
+    backbone: str = "auto"
+    max_length: Annotated[int, "4.."] = 384
+    stride: Annotated[int, "0.."] = 128
+    max_answer_length: Annotated[int, "1.."] = 30
+    dropout: Annotated[float, "0..<1"] = 0.1
+    backbone_dropout: Annotated[float, "0..<1"] = 0.1
+    unfreeze: str = "all"
+    gradual: Annotated[int, "0.."] = 0
+    lora_rank: Annotated[int, "0.."] = 0
+    lora_alpha: Annotated[float, ">0.."] = 16.0
+    lora_targets: str = "query,value"
+    epochs: Annotated[int, "1.."] = 4
+    max_steps: Annotated[int, "0.."] = 0
+    batch_size: Annotated[int, "1.."] = 16
+    batch_tokens: Annotated[int, "0.."] = 0
+    accumulate: Annotated[int, "1.."] = 1
+    learning_rate: Annotated[float, ">0.."] = 1e-4
+    head_learning_rate: Annotated[float, ">0.."] = 2e-3
+    layer_decay: Annotated[float, ">0..1"] = 1.0
+    optimizer: Literal["adam", "adamw", "sgd", "lion", "muon"] = "adamw"
+    weight_decay: Annotated[float, "0.."] = 0.01
+    momentum: Annotated[float, "0..<1"] = 0.9
+    schedule: Literal["constant", "linear", "cosine", "step", "exponential", "inverse_time"] = (
+        "linear"
+    )
+    warmup: Annotated[float, "0..<1"] = 0.1
+    decay_factor: Annotated[float, ">0..1"] = 0.1
+    decay_every: Annotated[int, "1.."] = 1
+    decay_unit: Literal["epochs", "steps"] = "epochs"
+    decay_rate: Annotated[float, "0.."] = 1.0
+    decay_power: Annotated[float, ">0.."] = 1.0
+    clip_norm: Annotated[float, "0.."] = 1.0
+    ema: Annotated[float, "0..<1"] = 0.0
+    patience: Annotated[int, "0.."] = 0
+    seed: Annotated[int, "0.."] = 0
+
+
+def load_data(config: Config) -> data.Splits:
+    """Returns the training, validation and test questions."""
+    return data.load_questions(
+        config.data,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.seed,
+        limit=config.limit or None,
+        on_bad=config.on_bad,
+        tfds_dir=config.tfds_dir or None,
+    )
+
+
+def build_model(backbone: str | models.TextBackbone = "auto", dropout: float = 0.1) -> keras.Model:
+    """Returns a finder of answers: backbone, dropout, and scores of a token to be either end.
+
+    Args:
+        backbone: See `Config`, or what `models.load_text_backbone` returned.
+        dropout: Share of the features of each token dropped in training.
+
+    Returns:
+        An uncompiled model from a dict of int32 `[batch, tokens]` (`token_ids`, `padding_mask` and,
+        where the backbone has them, `segment_ids`) to logits `[batch, 2, tokens]`, of each token to
+        be the first and to be the last one of the answer.
+    """
+    if isinstance(backbone, str):
+        backbone = models.load_text_backbone(backbone)
+
+    tokens = {name: keras.Input((None,), dtype="int32", name=name) for name in backbone.inputs}
+    x = backbone.sequence(tokens)
+    x = keras.layers.Dropout(dropout, name="dropout")(x)
+    x = keras.layers.Dense(2, dtype="float32", name="predictions")(x)
+    x = keras.layers.Permute((2, 1), dtype="float32", name="ends")(x)
+    # An answer never ends in the padding.
+    outputs = keras.ops.where(tokens["padding_mask"][:, None, :] > 0, x, -1e9)
+    return keras.Model(tokens, outputs, name="answer_finder")
+
+
+def main(config: Config, run: training.Run) -> None:
+    """Trains, evaluates, saves and reports."""
+    # What can be wrong with the settings is found before any data is read.
+    _check(config)
+    earlier = run.task.get("backbone", {}).get("name")  # what `auto` was when the run began
+    name, reason = models.resolve(earlier or config.backbone, kind="text")
+    run.say(f"Backbone {reason}")
+
+    # Data
+    splits = load_data(config)
+    for note in splits.notes:
+        run.say(note)
+    with run.strategy.scope():
+        backbone = models.load_text_backbone(name)
+    length = min(config.max_length, backbone.max_length or config.max_length)
+    encoder = data.QuestionEncoder(
+        backbone.tokenizer,
+        length,
+        stride=config.stride,
+    )
+    feeds = {
+        name: data.TextFeed(
+            source,
+            encoder,
+            progress=run.progress(f"Tokenising {name} questions", "questions"),
+        )
+        for name, source in splits.sources().items()
+    }
+    train = feeds["train"].pipeline(
+        config.batch_size,
+        batch_tokens=config.batch_tokens,
+        multiple=run.strategy.num_replicas_in_sync * config.accumulate,
+        seed=config.seed,
+        shuffle=True,
+    )
+    held_out = {
+        name: feeds[name].pipeline(config.batch_size) if name in feeds else None
+        for name in ("validation", "test")
+    }
+    tokens = data.token_facts(feeds, train, held_out)
+    run.say(data.describe_tokens(tokens))
+
+    # Where every training question has an answer, "no answer" is never one.
+    no_answer = bool((splits.train.labels == 0).any())
+
+    # Model
+    with run.strategy.scope():
+        model = build_model(backbone, dropout=config.dropout)
+        if config.lora_rank:
+            models.add_lora(
+                model, config.lora_rank, config.lora_alpha, config.lora_targets.split(",")
+            )
+    run.begin(
+        model,
+        task={
+            "task": "question_answering",
+            "labels": "answers",
+            "class_names": [],
+            "no_answer": no_answer,
+            "max_answer_length": config.max_answer_length,
+            "max_length": encoder.max_length,
+            "stride": encoder.stride,
+            "tokenizer": "tokenizer",
+            "backbone": {"name": name, "reason": reason},
+        },
+        data=splits.facts() | {"tokens": tokens},
+    )
+
+    # Training: the head alone first, unless everything is trained at once
+    for name, unfreeze in _phases(config, model):
+        models.unfreeze(model, unfreeze, dropout=config.backbone_dropout)
+        network, phase_train, phase_validation = training.skip_frozen(
+            run, model, train, held_out["validation"]
+        )
+        with run.strategy.scope():
+            tuner = training.FineTuner(
+                network, accumulate=config.accumulate, clip_norm=config.clip_norm or None
+            )
+            tuner.compile(
+                optimizer=_optimizer(config, model, name, phase_train.steps),
+                loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+                weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            )
+        tuner.fit(
+            phase_train,
+            validation_data=phase_validation,
+            epochs=config.epochs,
+            phase=run.phase(
+                name,
+                patience=config.patience or None,
+                max_updates=config.max_steps or None,
+            ),
+        )
+
+    # What it leaves
+    if config.lora_rank:
+        models.save_adapter(model, run.dir / "adapter", base=backbone.source)
+        models.merge_lora(model)
+    score = partial(
+        training.score_answers, max_answer_length=config.max_answer_length, no_answer=no_answer
+    )
+    run.evaluate(model, held_out, score, splits.sources())
+    run.save(model, backbone.tokenizer)
+    run.report()
+
+
+def _check(config: Config) -> None:
+    if config.lora_rank and (config.gradual or config.unfreeze != "all"):
+        raise UsageError(
+            "--lora-rank was given with --unfreeze or --gradual.",
+            "LoRA trains its own updates of a backbone that stays as it is.",
+            "Leave one of them out.",
+        )
+
+
+def _phases(config: Config, model: keras.Model) -> list[tuple[str, str]]:
+    """Names of the phases, each with what it trains besides the head."""
+    if config.gradual:
+        stages = models.stages(model.get_layer("backbone"))[-config.gradual :]
+        opened = [(f"stage {i}", stage[0]) for i, stage in enumerate(reversed(stages), 1)]
+        return [("head", "none"), *opened]
+    if config.lora_rank:
+        return [("lora", "lora")]
+    if config.unfreeze == "all":
+        return [("finetune", "all")]
+    if config.unfreeze == "none":
+        return [("head", "none")]
+    return [("head", "none"), ("unfrozen", config.unfreeze)]
+
+
+def _optimizer(config: Config, model: keras.Model, phase: str, steps: int) -> keras.Optimizer:
+    total = min(steps * config.epochs, config.max_steps or steps * config.epochs)
+    schedule = training.make_schedule(
+        config.schedule,
+        config.head_learning_rate if phase == "head" else config.learning_rate,
+        total,
+        warmup_steps=round(config.warmup * total),
+        decay_factor=config.decay_factor,
+        decay_every=config.decay_every * (steps if config.decay_unit == "epochs" else 1),
+        decay_rate=config.decay_rate,
+        decay_power=config.decay_power,
+    )
+    depths = models.weight_depths(model)
+    return training.make_optimizer(
+        config.optimizer,
+        schedule,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        ema=config.ema,
+        rate_factors={path: config.layer_decay**depth for path, depth in depths.items()},
+        exclude_layers=("predictions",),
+    )
