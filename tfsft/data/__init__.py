@@ -11,12 +11,15 @@ from tfsft.data.loading import load_images
 from tfsft.data.pipeline import Pipeline
 from tfsft.data.plain_texts import PlainTexts
 from tfsft.data.plan import BatchPlan
+from tfsft.data.questions import load_questions
 from tfsft.data.samples import suggest_image_size, thumbnails
 from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Splits
+from tfsft.data.tagged import load_tags
 from tfsft.data.text_feed import TextFeed, describe_tokens, token_facts
 from tfsft.data.text_loading import load_texts
 from tfsft.data.text_source import TextSource
+from tfsft.data.words import split_words
 
 __all__ = [
     "Augmenter",
@@ -39,9 +42,12 @@ __all__ = [
     "describe_tokens",
     "inspect_images",
     "load_images",
+    "load_questions",
+    "load_tags",
     "load_texts",
     "parse_names",
     "resize",
+    "split_words",
     "suggest_image_size",
     "thumbnails",
     "token_facts",

@@ -105,6 +105,7 @@ def make_splits(
     warnings: Sequence[str] = (),
     *,
     drop_shared: bool = False,
+    every_class: bool = True,
 ) -> Splits:
     """Divides a source; the data set's own splits are honoured.
 
@@ -117,6 +118,7 @@ def make_splits(
         bad: What was left out.
         warnings: What was found while the examples were read.
         drop_shared: Whether training loses examples that are in validation or test too.
+        every_class: Whether a class that is missing or much smaller than others is worth a warning.
 
     Raises:
         UserError: There is too little to split.
@@ -166,9 +168,10 @@ def make_splits(
         warnings += findings.shared_between_sides(repeated, sides, source.ids)
         if source.groups is not None:
             warnings += findings.shared_groups(source.groups, sides)
-    present = np.unique(sides).tolist()
-    warnings += findings.missing_classes(source.labels, sides, names, present)
-    warnings += findings.skew(train.labels, names)[1]
+    if every_class:
+        present = np.unique(sides).tolist()
+        warnings += findings.missing_classes(source.labels, sides, names, present)
+        warnings += findings.skew(train.labels, names)[1]
     result = Splits(
         train, validation, test, names, tuple(warnings), bad, conflicts=tuple(conflicts)
     )

@@ -166,21 +166,23 @@ def text_plan(
     test_fraction: float,
     seed: int,
     class_names: Sequence[str] | None,
+    things: str = "texts",
+    usable: str = "Every row has a text and a label",
 ) -> SplitPlan:
     """Checks what can be checked before any data is read; see `load_texts`."""
-    check_arguments(data, task, on_bad, limit, "texts")
+    check_arguments(data, task, on_bad, limit, things)
     if not data:
         raise UsageError("--data is empty.", "A file, a folder or tfds:NAME.", "Name one.")
     splits.check_fractions(validation_fraction, test_fraction)
     return SplitPlan(
         data,
-        "texts",
+        things,
         validation_fraction,
         test_fraction,
         seed,
         limit,
         known_classes=class_names is not None,
-        usable="Every row has a text and a label",
+        usable=usable,
     )
 
 
@@ -220,9 +222,14 @@ def bad_examples(
 
 
 def limit_and_split(
-    plan: SplitPlan, source: TextSource, bad: tuple[BadExample, ...], rows: Rows
+    plan: SplitPlan,
+    source: TextSource,
+    bad: tuple[BadExample, ...],
+    rows: Rows,
+    *,
+    every_class: bool = True,
 ) -> Splits:
-    """Takes as many texts as wanted and divides them."""
+    """Takes as many texts as wanted and divides them; see `make_splits`."""
     sides = own_sides(source.table, source.rows)
     # Contents decide and not names: the same texts in another format are the same choice.
     chosen = plan.limited(source.labels, sides, source.keys.astype(str))
@@ -233,6 +240,7 @@ def limit_and_split(
         bad,
         rows.warnings,
         drop_shared=True,
+        every_class=every_class,
     )
     return dataclasses.replace(result, notes=tuple(rows.notes))
 

@@ -20,7 +20,7 @@ from tfsft.errors import UserError
 
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 HEAD_ROWS = 200  # looked at to find out which column holds what
-BLOCK = 1 << 24  # bytes; a row must fit into a block
+BLOCK = 1 << 22  # bytes; a row must fit into a block
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 ENCODINGS = {"utf8": "UTF-8", "utf-16": "UTF-16", "cp1252": "Latin-1 (Windows-1252)"}
 LAYOUT = (
