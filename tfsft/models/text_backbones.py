@@ -20,6 +20,7 @@ _CONVERTED = ("albert", "bert", "distilbert", "roberta", "xlm-roberta")
 # What these say of a text depends on how far it is padded. FNet's Fourier transform mixes padding
 # into every token; KerasHub's RoFormerV2 hides padding where it asks and not where it is asked.
 _WITHOUT_MASK = ("FNetBackbone", "RoformerV2Backbone")
+_PROTEINS = ("ESMBackbone",)
 
 
 @dataclass(frozen=True)
@@ -160,20 +161,15 @@ def _refuse_unknown(preset: str, family: type) -> None:
 def families() -> dict[str, type]:
     """Returns the backbone classes of KerasHub that encode texts, by name.
 
-    They are those that can be classifiers or fill in masked words, and ELECTRA, which is trained
-    another way.
+    They are those that KerasHub classifies with, and ELECTRA, for which it has no classifier.
     """
     import keras_hub
     from keras_hub.src.utils.preset_utils import list_subclasses
 
-    models = keras_hub.models
-    preprocessors = [
-        *list_subclasses(models.TextClassifierPreprocessor),
-        *list_subclasses(models.MaskedLMPreprocessor),
-    ]
-    classes = {p.backbone_cls for p in preprocessors if p.backbone_cls} | {models.ElectraBackbone}
-    classes = {c.__name__: c for c in classes if c.__name__ not in _WITHOUT_MASK}
-    return dict(sorted(classes.items()))
+    preprocessors = list_subclasses(keras_hub.models.TextClassifierPreprocessor)
+    classes = {p.backbone_cls for p in preprocessors if p.backbone_cls}
+    names = {c.__name__: c for c in classes | {keras_hub.models.ElectraBackbone}}
+    return {n: names[n] for n in sorted(names) if n not in (*_WITHOUT_MASK, *_PROTEINS)}
 
 
 def _unreadable(preset: str, error: Exception) -> UserError:
