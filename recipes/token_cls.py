@@ -235,7 +235,8 @@ def main(config: Config, run: training.Run) -> None:
 
     # Training: the head alone first, unless everything is trained at once
     for name, unfreeze in _phases(config, model):
-        models.unfreeze(model, unfreeze, dropout=config.backbone_dropout)
+        if not config.lora_rank:  # which has frozen the backbone already
+            models.unfreeze(model, unfreeze, dropout=config.backbone_dropout)
         network, phase_train, phase_validation = training.skip_frozen(
             run, model, train, held_out["validation"]
         )

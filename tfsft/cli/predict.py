@@ -12,6 +12,8 @@ import click
 from tfsft.cli.tensorflow_start import starting_tensorflow
 from tfsft.errors import UsageError
 
+ID_WIDTH = 60  # characters; a text stands for itself
+
 
 @click.command("predict")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -20,7 +22,8 @@ from tfsft.errors import UsageError
     "--csv",
     "table",
     type=click.Path(),
-    help="Take the inputs from the first column of this CSV file.",
+    help="Take the inputs from a table: paths of pictures from its first column, texts from the "
+    "columns text, pair, question, context.",
 )
 @click.option(
     "--out",
@@ -41,31 +44,25 @@ def command(
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Predict with the finished run RUN: INPUT are pictures, or folders of them."""
-    inputs = (*inputs, *(_first_column(table) if table else ()))
-    if not inputs:
+    """Predict with the finished run RUN.
+
+    INPUT are pictures or folders of them; or texts in quotes, text files, or - for a text in each
+    line of the standard input. A pair is two texts, a question comes with its context.
+    """
+    if not inputs and table is None:
         raise UsageError(
             "No INPUT was given.",
-            "Pictures or folders of pictures.",
-            f"tfsft predict {run} picture.jpg",
+            "Pictures or folders of pictures; texts in quotes; or a table with --csv.",
+            f'tfsft predict {run} picture.jpg, or "a text".',
         )
     with starting_tensorflow(debug or call.debug):
-        from tfsft.export import ImagePredictor, find_pictures
+        from tfsft.export import load_predictor
         from tfsft.training.console import Console
     console = Console(stream=sys.stderr)
-    predictor = ImagePredictor(run)
-    paths = find_pictures(inputs)
-    progress = console.quiet_reporter("Predicting", "pictures")
-    rows, scores, bad = predictor.predict(paths, progress)
-    answers = []
-    for row, score in zip(rows, scores, strict=True):
-        answer: dict[str, Any] = {"id": row.id, "prediction": row.prediction}
-        if predictor.class_names:
-            answer["probability"] = row.probability
-            answer["probabilities"] = dict(
-                zip(predictor.class_names, map(float, score), strict=True)
-            )
-        answers.append(answer)
+    predictor = load_predictor(run)
+    examples = predictor.read(inputs, table)
+    progress = console.quiet_reporter("Predicting", predictor.nouns[1])
+    answers, bad = predictor.answer(examples, progress)
     if as_json or (out is not None and out.suffix == ".json"):
         text = json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
     else:
@@ -78,18 +75,6 @@ def command(
     for example in bad:
         console.say(f"Skipped {example.id}: {example.reason}.")
     return 1 if bad and not answers else 0
-
-
-def _first_column(table: str) -> list[str]:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = [row[0] for row in csv.reader(file) if row]
-    except OSError as error:
-        raise UsageError(
-            f"{table} cannot be read: {error.strerror}.", "A CSV file of paths."
-        ) from error
-    # A header is not a path.
-    return rows[1:] if rows and not Path(rows[0]).exists() else rows
 
 
 def _csv(answers: list[dict]) -> str:
@@ -106,15 +91,21 @@ def _csv(answers: list[dict]) -> str:
 
 
 def _table(answers: list[dict]) -> str:
+    from rich.cells import cell_len
+
+    from tfsft.evaluation.plots import shorten  # imports matplotlib
+
     def cells(answer: dict) -> tuple[str, str, str]:
         probability = answer.get("probability")
         said = answer["prediction"]
         return (
-            answer["id"],
+            shorten(answer["id"], ID_WIDTH),
             f"{said:.6g}" if isinstance(said, float) else said,
             "" if probability is None else f"{probability:.1%}",
         )
 
     rows = [cells(answer) for answer in answers]
-    widths = [max((len(row[i]) for row in rows), default=0) for i in range(2)]
-    return "".join(f"{a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() + "\n" for a, b, c in rows)
+    widths = [max((cell_len(row[i]) for row in rows), default=0) for i in range(2)]
+    padded = ([cell + " " * (w - cell_len(cell)) for cell, w in zip(row, widths, strict=False)]
+              + [row[2]] for row in rows)  # fmt: skip
+    return "".join("  ".join(row).rstrip() + "\n" for row in padded)

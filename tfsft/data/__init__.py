@@ -9,7 +9,7 @@ from tfsft.data.labels import class_weights
 from tfsft.data.length_plan import LengthPlan
 from tfsft.data.loading import load_images
 from tfsft.data.pipeline import Pipeline
-from tfsft.data.plain_texts import PlainTexts
+from tfsft.data.plain_texts import PlainTexts, read_text
 from tfsft.data.plan import BatchPlan
 from tfsft.data.questions import load_questions
 from tfsft.data.samples import suggest_image_size, thumbnails
@@ -46,6 +46,7 @@ __all__ = [
     "load_tags",
     "load_texts",
     "parse_names",
+    "read_text",
     "resize",
     "split_words",
     "suggest_image_size",

@@ -1,8 +1,19 @@
 """Texts in memory that nobody has labelled: what a finished model is asked about."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from tfsft.data.tables import cell_text, find_column
+from tfsft.data.text_tables import find_encoding, open_text_table
+
+NAMES = {  # that columns with such texts often have
+    "text": ["text", "sentence", "review", "content", "utterance", "message", "document"],
+    "pair": ["pair", "text_pair", "sentence2", "hypothesis", "question2", "text_b"],
+    "question": ["question", "query"],
+    "context": ["context", "passage", "text", "document"],
+}
 
 
 class PlainTexts:
@@ -47,3 +58,37 @@ class PlainTexts:
         if name == "answers":
             return [[] for _ in rows]
         return [self.columns[name][row] for row in rows]
+
+
+def read_plain_texts(path: str, columns: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Reads texts without labels from a table.
+
+    Args:
+        path: CSV, TSV, JSONL, JSON or Parquet.
+        columns: What to read; found by their names, or as the only column there is.
+
+    Returns:
+        The cells by name, and what to call each row.
+
+    Raises:
+        UserError: It cannot be read, or has no such columns.
+    """
+    table = open_text_table(path)
+    names: dict[str, str] = {}
+    for column in columns:
+        names[column] = find_column(
+            table, NAMES[column], f"the {column} of each row", "--csv", taken=tuple(names.values())
+        )
+    cells: dict[str, list[str]] = {column: [] for column in columns}
+    ids = []
+    for batch, numbers in table.batches(list(names.values())):
+        for column, name in names.items():
+            cells[column] += [cell_text(cell) for cell in batch.column(name).to_pylist()]
+        ids += [f"{os.path.basename(path)}:{number}" for number in numbers.tolist()]
+    return cells, ids
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Returns what a text file says, in whatever encoding it is."""
+    with open(path, encoding=find_encoding(str(path))) as file:
+        return file.read()

@@ -101,8 +101,8 @@ class TextFeed:
 
         Returns:
             Texts: classes int64 `[batch]`, several as float32 `[batch, classes]`, or numbers
-            float32 `[batch, 1]`; with weights `[batch]`. Tags: int32 `[batch, width]`, with weight 0
-            where none is due. Questions: places int32 `[batch, 2]` of the answer's ends; with
+            float32 `[batch, 1]`; with weights `[batch]`. Tags: int32 `[batch, width]`, with weight
+            0 where none is due. Questions: places int32 `[batch, 2]` of the answer's ends; with
             weights `[batch, 2]`.
         """
         table = self.table

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def write_tokens(
     """
     files: dict = {}
     about: dict = {"format": FORMAT, "tokens": {}, "rows": {}, "facts": {}}
-    try:
+    with ExitStack() as opened:
         for tokens, rows, facts in chunks:
             lengths = next(iter(tokens.values())).lengths
             flat = {name: column.values for name, column in tokens.items()}
@@ -75,7 +76,7 @@ def write_tokens(
             ):
                 for name, values in columns.items():
                     if name not in files:
-                        files[name] = open(folder / f"{name}.bin", "wb")
+                        files[name] = opened.enter_context(open(folder / f"{name}.bin", "wb"))
                         about[place][name] = values.dtype.str
                     files[name].write(np.ascontiguousarray(values).data)
             for name, value in facts.items():
@@ -83,9 +84,6 @@ def write_tokens(
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-    finally:
-        for file in files.values():
-            file.close()
     (folder / DESCRIPTION).write_text(json.dumps(about))
 
 

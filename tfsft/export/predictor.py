@@ -3,96 +3,93 @@ recipe.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfsft import data, evaluation, models, training
-from tfsft.data.images import IMAGE_SUFFIXES
-from tfsft.data.sources import FileStorage, ImageSource
-from tfsft.errors import UsageError, UserError
-from tfsft.evaluation.predictions import order, predictions
+from tfsft import data
+from tfsft.errors import UsageError
+from tfsft.evaluation.predictions import Prediction
 
-BATCH_SIZE = 32
+Progress = Callable[[int, int], None] | None
 
 
-class ImagePredictor:
-    """Classifies pictures with the model of a run.
+class Predictor:
+    """What the predictors of all tasks have in common.
 
     Args:
         run: Folder of a finished run.
+        task: Its task.json.
 
-    Raises:
-        UsageError: The folder is no run, the run is not finished, or it is not about pictures.
+    `nouns` is what one example and several are called, `options` what `load` takes beside the data.
     """
 
-    def __init__(self, run: str | Path):
-        self.run = Path(run)
-        self.task = _read_task(self.run)
-        self.class_names = tuple(self.task["class_names"])
-        self.labels = self.task["labels"]
-        model = keras.models.load_model(self.run / "model.keras", compile=False)
-        self.model = models.from_resized(model)
+    nouns = ("example", "examples")
+    options: tuple[str, ...] = ("tfds_dir", "on_bad")
 
-    def predict(
-        self, paths: Sequence[str], progress: Callable[[int, int], None] | None = None
-    ) -> tuple[list[evaluation.Prediction], np.ndarray, list[data.BadExample]]:
-        """Answers for each picture.
+    def __init__(self, run: Path, task: dict[str, Any]):
+        self.run = run
+        self.task = task
+        self.class_names = tuple(task["class_names"])
+        self.labels = task["labels"]
+
+    def read(self, inputs: Sequence[str], table: str | None = None) -> Any:
+        """Returns what is to be answered.
 
         Args:
-            paths: Files.
-            progress: Called with (done, total) pictures.
+            inputs: What a person typed.
+            table: A file with more of it.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        raise NotImplementedError
+
+    def answer(
+        self, examples: Any, progress: Progress = None
+    ) -> tuple[list[dict[str, Any]], list[data.BadExample]]:
+        """Answers for each example, and lists those that could not be read.
+
+        Args:
+            examples: From `read`.
+            progress: Called with (done, total) examples.
 
         Returns:
-            An answer for each readable picture in its order, the model's outputs `[n, ...]` for
-            these, and the pictures that could not be read.
+            Dicts with `id` and `prediction`, for people to read; `probability` of the prediction;
+            and what else there is to know, for JSON.
         """
-        storage = FileStorage(paths)
-        checked = [storage.check(row) for row in range(len(paths))]
-        bad = [
-            data.BadExample(path, reason)
-            for path, (_, reason) in zip(paths, checked, strict=True)
-            if reason
-        ]
-        good = np.array([i for i, (_, reason) in enumerate(checked) if not reason], np.int64)
-        if not len(good):
-            return [], np.empty((0, len(self.class_names))), bad
-        names = [paths[i] for i in good]
-        keys = np.array([checked[i][0] for i in good])
-        unknown = np.zeros(len(good), np.int64 if self.class_names else np.float32)
-        source = ImageSource(storage, good, names, unknown, self.class_names, keys)
-        outputs, ok = self._run(source, progress)
-        bad += [
-            data.BadExample(name, "its content cannot be decoded")
-            for name, good in zip(names, ok, strict=True)
-            if not good
-        ]
-        names = [name for name, good in zip(names, ok, strict=True) if good]
-        outputs = outputs[ok]
-        return predictions(names, None, outputs, self.class_names, kind=self.labels), outputs, bad
+        raise NotImplementedError
 
-    def labelled(
-        self, folder: str, *, split: str | None = None, **options: Any
-    ) -> tuple[ImageSource, tuple]:
-        """Returns labelled pictures of other data with the run's classes, and those that are bad.
+    def load(self, given: str, **options: Any) -> data.Splits:
+        """Loads labelled data with the run's classes, without making splits.
 
         Args:
-            folder: As the recipe's `data`.
+            given: As the recipe's `data`.
+            **options: As for the recipe's loading function.
+        """
+        raise NotImplementedError
+
+    def evaluate(
+        self, source: Any, progress: Progress = None
+    ) -> tuple[dict[str, Any], list[Prediction]]:
+        """Returns the metrics on labelled examples, and the predictions, worst mistakes first."""
+        raise NotImplementedError
+
+    def labelled(
+        self, given: str, *, split: str | None = None, **options: Any
+    ) -> tuple[Any, tuple]:
+        """Returns labelled examples of other data, and those that are bad.
+
+        Args:
+            given: As the recipe's `data`.
             split: "train", "validation", "test", or "all"; by default the data's own test part,
                 else all of it.
-            **options: As for `data.load_images`.
+            **options: As for the recipe's loading function.
         """
-        found = data.load_images(
-            folder,
-            task=self.labels,
-            class_names=self.class_names or None,
-            validation_fraction=0.0,
-            test_fraction=0.0,
-            **options,
-        )
+        found = self.load(given, **options)
         sources = found.sources()
         if split is None:
             split = "test" if "test" in sources else "all"
@@ -100,68 +97,67 @@ class ImagePredictor:
             return found.everything(), found.bad
         if split not in sources:
             raise UsageError(
-                f"{folder} has no part called {split}.",
+                f"{given} has no part called {split}.",
                 f"It has: {', '.join(sources)}.",
                 "Choose one of these with --split, or --split all.",
             )
         return sources[split], found.bad
 
-    def evaluate(
-        self,
-        source: ImageSource,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[dict[str, Any], list[evaluation.Prediction]]:
-        """Returns the metrics on labelled pictures, and the predictions with the worst mistakes
-        first.
-        """
-        outputs, ok = self._run(source, progress)
-        names = [name for name, good in zip(source.ids, ok, strict=True) if good]
-        truth = source.labels[ok]
-        metrics = evaluation.evaluate(self.labels, truth, outputs[ok], self.class_names)
-        rows = predictions(names, truth, outputs[ok], self.class_names, kind=self.labels)
-        return metrics, order(rows)
-
-    def _run(
-        self, source: ImageSource, progress: Callable[[int, int], None] | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # Pictures are decoded on the way: each is needed once.
-        feed = data.ImageFeed(source, self.task["image_size"], memory=0, on_bad="skip")
-        return training.predict(self.model, feed.pipeline(BATCH_SIZE), progress=progress)
+    def load_model(self) -> keras.Model:
+        """Loads model.keras, for inference."""
+        return keras.models.load_model(self.run / "model.keras", compile=False)
 
 
-def find_pictures(inputs: Sequence[str]) -> list[str]:
-    """Returns the picture files that are named, and all those in the folders that are.
+def load_predictor(run: str | Path) -> Predictor:
+    """Returns the predictor for the task of a run.
+
+    Args:
+        run: Folder of a finished run.
 
     Raises:
-        UserError: One of them does not exist, or no picture is found.
+        UsageError: The folder is no run, the run is not finished, or its task is unknown.
     """
-    found = []
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            found += sorted(
-                str(p)
-                for p in path.rglob("*")
-                if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-            )
-        elif path.exists():
-            found.append(str(path))
-        else:
-            raise UserError(
-                f"There is no file or folder {given}.",
-                "Pictures, or folders of pictures.",
-                "Check the spelling; paths are relative to where you are.",
-            )
-    if not found:
-        raise UserError(
-            f"No picture was found in {', '.join(inputs)}.",
-            f"Files that end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
-            "Name a folder that holds some.",
+    from tfsft.export.image_predictor import ImagePredictor
+    from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier
+
+    kinds = {
+        "image_classification": ImagePredictor,
+        "text_classification": TextClassifier,
+        "token_classification": Tagger,
+        "question_answering": AnswerFinder,
+    }
+    run = Path(run)
+    task = _read_task(run)
+    if task.get("task") not in kinds:
+        raise UsageError(
+            f"The run {run} is about '{task.get('task')}'.",
+            f"This tfsft predicts with runs about {', '.join(kinds)}.",
+            "Update tfsft, or load its model.keras with keras.models.load_model.",
         )
-    return found
+    return kinds[task["task"]](run, task)
 
 
-def _read_task(run: Path) -> dict[str, Any]:
+def label_answers(
+    rows: Sequence[Prediction], outputs: np.ndarray, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Returns the answers of a model that gives classes or numbers.
+
+    Args:
+        rows: What it said of each example.
+        outputs: Probabilities `[n, classes]`, or numbers.
+        class_names: By class number; empty for numbers.
+    """
+    answers = []
+    for row, scores in zip(rows, outputs, strict=True):
+        answer: dict[str, Any] = {"id": row.id, "prediction": row.prediction}
+        if class_names:
+            answer["probability"] = row.probability
+            answer["probabilities"] = dict(zip(class_names, map(float, scores), strict=True))
+        answers.append(answer)
+    return answers
+
+
+def _read_task(run: Path) -> Mapping[str, Any]:
     if not (run / "config.json").is_file():
         raise UsageError(
             f"{run} is not the folder of a run.",
@@ -174,11 +170,4 @@ def _read_task(run: Path) -> dict[str, Any]:
             "A run whose training has ended.",
             "Go on with it: tfsft run RECIPE --resume " + str(run),
         )
-    task = json.loads((run / "task.json").read_text(encoding="utf-8"))
-    if task.get("task") != "image_classification":
-        raise UsageError(
-            f"The run {run} is about '{task.get('task')}'.",
-            "This tfsft predicts with runs about image_classification.",
-            "Update tfsft, or load its model.keras with keras.models.load_model.",
-        )
-    return task
+    return json.loads((run / "task.json").read_text(encoding="utf-8"))

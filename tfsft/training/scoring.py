@@ -1,4 +1,4 @@
-"""How a model does on labelled examples: what the end of a run and `tfsft evaluate` both compute."""
+"""How a model does on labelled examples, for the end of a run and for `tfsft evaluate`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -148,7 +148,7 @@ def predict_tags(
     strategy: tf.distribute.Strategy | None = None,
     progress: Progress = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns for each text the tag numbers of its words and their probabilities, `[words]` each."""
+    """Returns for each text the tags of its words and their probabilities, `[words]` each."""
     feed, table = pipeline.feed, pipeline.feed.table
     num_words = np.array([len(starts) for starts in feed.source.column("starts")], np.int64)
     decoder = TagDecoder(num_words)
