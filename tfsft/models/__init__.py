@@ -3,6 +3,7 @@
 from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
 from tfsft.models.lora import add_lora, merge_lora
+from tfsft.models.peft_format import load_adapter, save_adapter
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
 from tfsft.models.text_backbones import TextBackbone, load_text_backbone
@@ -16,11 +17,13 @@ __all__ = [
     "add_lora",
     "count_parameters",
     "from_resized",
+    "load_adapter",
     "load_image_backbone",
     "load_text_backbone",
     "load_tokenizer",
     "merge_lora",
     "resolve",
+    "save_adapter",
     "split_frozen",
     "stages",
     "starter_path",

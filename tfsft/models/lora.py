@@ -181,6 +181,10 @@ class _Adapter:
     seeds: keras.random.SeedGenerator | None
     einsums: _Einsums
 
+    @property
+    def rank(self) -> int:
+        return self.a.shape[1]
+
     def update(self, x: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
         """Returns scale x A B, without ever making the product of A and B."""
         if self.seeds and training:
@@ -225,7 +229,7 @@ class _Adapted:
 
     adapter: _Adapter
 
-    def call(self, inputs, training=None):  # noqa: ANN001, ANN201
+    def call(self, inputs, training=None):  # noqa: ANN001
         x = self.project(inputs) + self.adapter.update(inputs, training)
         if self.bias is not None:
             x = ops.add(x, self.bias)
@@ -248,12 +252,12 @@ class _Adapted:
 
 
 class _AdaptedDense(_Adapted, keras.layers.Dense):
-    def project(self, inputs):  # noqa: ANN001, ANN202
+    def project(self, inputs):  # noqa: ANN001
         return ops.matmul(inputs, self.kernel)
 
 
 class _AdaptedEinsumDense(_Adapted, keras.layers.EinsumDense):
-    def project(self, inputs):  # noqa: ANN001, ANN202
+    def project(self, inputs):  # noqa: ANN001
         return ops.einsum(self.equation, inputs, self.kernel)
 
 

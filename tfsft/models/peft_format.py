@@ -1,0 +1,276 @@
+"""LoRA updates apart from the model, in the files that PEFT writes and reads."""
+
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfsft.errors import UserError
+from tfsft.models.freezing import Counts
+from tfsft.models.lora import adapted, projections, put_on, sizes
+
+CONFIG, WEIGHTS, HEAD = "adapter_config.json", "adapter_model.safetensors", "head.safetensors"
+_PREFIX = "base_model.model."
+
+_BERT = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "feedforward_intermediate_dense": "intermediate.dense",
+    "feedforward_output_dense": "output.dense",
+}
+_DISTILBERT = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_output": "attention.out_lin",
+    "feedforward_intermediate_dense": "ffn.lin1",
+    "feedforward_output_dense": "ffn.lin2",
+}
+_ALBERT = {
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "attention_output": "attention.dense",
+    "feedforward_intermediate_dense": "ffn",
+    "feedforward_output_dense": "ffn_output",
+}
+_ALBERT_BLOCK = "encoder.albert_layer_groups.{}.albert_layers.{}"
+# What transformers calls the encoder within a model with a head, a block, and what is in it.
+_FAMILIES = {
+    "AlbertBackbone": ("albert", _ALBERT_BLOCK, _ALBERT),
+    "BertBackbone": ("bert", "encoder.layer.{}", _BERT),
+    "DistilBertBackbone": ("distilbert", "transformer.layer.{}", _DISTILBERT),
+    "RobertaBackbone": ("roberta", "encoder.layer.{}", _BERT),
+    "XLMRobertaBackbone": ("roberta", "encoder.layer.{}", _BERT),
+}
+# Variants of LoRA that compute something else from the same weights.
+_VARIANTS = ("use_rslora", "use_dora", "use_qalora", "alpha_pattern", "rank_pattern")
+# Other ways to begin change the weights of the backbone too.
+_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+
+def save_adapter(model: keras.Model, folder: str | Path, base: str) -> None:
+    """Saves the updates that `add_lora` put on a model, and its head.
+
+    `adapter_config.json` and `adapter_model.safetensors` are PEFT's: `PeftModel.from_pretrained`
+    puts them on the Hugging Face model of the same weights, for the families that Hugging Face and
+    KerasHub share. For others the modules have the names of the Keras layers. PEFT knows no
+    such head; `head.safetensors` has it for `load_adapter`.
+
+    Args:
+        model: Has a layer named `backbone` with updates.
+        folder: Is made where it is missing.
+        base: Which pretrained weights the updates are for: a name, handle or folder.
+
+    Raises:
+        UserError: The model has no updates.
+    """
+    from safetensors.numpy import save_file
+
+    backbone = model.get_layer("backbone")
+    layers = adapted(backbone)
+    if not layers:
+        raise UserError(
+            "The model has no LoRA updates to save.",
+            "They come from add_lora, and are gone after merge_lora.",
+            "Save the adapter before merging it.",
+        )
+    tensors, modules = {}, []
+    for layer in layers:
+        module = _module(backbone, layer)
+        modules.append(module)
+        for name, weight in (("lora_A", layer.adapter.a), ("lora_B", layer.adapter.b)):
+            value = np.ascontiguousarray(np.asarray(weight).T)
+            tensors[f"{_PREFIX}{module}.{name}.weight"] = value
+    first = layers[0].adapter
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": base,
+        "r": first.rank,
+        "lora_alpha": first.scale * first.rank,
+        "lora_dropout": first.dropout,
+        "target_modules": modules,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    if _left_out(backbone, layers):
+        numbers = {int(re.findall("[0-9]+", layer.path)[-1]) for layer in layers}
+        config["layers_to_transform"] = sorted(numbers)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    head = {weight.path: np.asarray(weight) for weight in _head(model)}
+    save_file(head, folder / HEAD)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(model: keras.Model, folder: str | Path, seed: int = 0) -> Counts:
+    """Puts saved updates on a model, as `add_lora` does, and its head where one was saved too.
+
+    The adapter is one of `save_adapter` or, for BERT, DistilBERT, RoBERTa, XLM-RoBERTa and ALBERT,
+    one that PEFT saved. When it cannot be used, the model stays as it was.
+
+    Args:
+        model: Has a layer named `backbone` with the weights that the adapter was trained on.
+        folder: Holds adapter_config.json and adapter_model.safetensors.
+        seed: Of the updates' dropout in further training.
+
+    Returns:
+        The parameters of the whole model, updates and head included.
+
+    Raises:
+        UserError: A file is missing or no adapter, or the adapter is for another model.
+    """
+    folder = Path(folder)
+    config, tensors = _config(folder), _tensors(folder / WEIGHTS)
+    backbone = model.get_layer("backbone")
+    rank, updates = config["r"], []
+    for layer in projections(backbone):
+        keys = [f"{_module(backbone, layer)}.{name}.weight" for name in ("lora_A", "lora_B")]
+        if any(key in tensors for key in keys):
+            into, out = sizes(layer)
+            shapes = {keys[0]: (rank, into), keys[1]: (out, rank)}
+            updates.append((layer, [_take(tensors, key, shapes[key]) for key in keys]))
+
+    # The name of the encoder within a model with a head says nothing about where weights belong.
+    if tensors or not updates:
+        raise UserError(
+            f"The adapter {folder} is not for this model: {len(tensors)} of its tensors have no "
+            f"place in it{', like ' + min(tensors) if tensors else ''}.",
+            f"A {type(backbone).__name__} has modules like "
+            f"{_module(backbone, projections(backbone)[0])}; heads of PEFT are not loaded.",
+            "Use the backbone that the adapter was trained on: "
+            f"{config.get('base_model_name_or_path')}.",
+        )
+    layers = [layer for layer, _ in updates]
+    left_out = _left_out(backbone, layers)
+    if left_out and not config.get("layers_to_transform"):
+        raise UserError(
+            f"The adapter {folder} is for a smaller model: it has no update for "
+            f"{_module(backbone, left_out[0])}.",
+            "Expected one in every block.",
+            "Use the backbone that the adapter was trained on: "
+            f"{config.get('base_model_name_or_path')}.",
+        )
+    head = _saved_head(model, folder / HEAD)
+
+    dropout = config.get("lora_dropout") or 0.0
+    counts = put_on(model, layers, rank, config["lora_alpha"], dropout, seed)
+    for layer, (a, b) in updates:
+        layer.adapter.a.assign(a.T)
+        layer.adapter.b.assign(b.T)
+    for weight, value in head:
+        weight.assign(value)
+    return counts
+
+
+def _module(backbone: keras.Model, layer: keras.layers.Layer) -> str:
+    """Returns what transformers calls a projection; its Keras path where they share no weights."""
+    family = _FAMILIES.get(type(backbone).__name__)
+    if family is None:
+        return layer.path.replace("/", ".")
+    _, block, names = family
+    return f"{block.format(*re.findall('[0-9]+', layer.path))}.{names[layer.name]}"
+
+
+def _left_out(backbone: keras.Model, layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """Returns projections without an update that have one in another block."""
+    names = {layer.name for layer in layers}
+    return [x for x in projections(backbone) if x.name in names and x not in layers]
+
+
+def _config(folder: Path) -> dict:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, rank, alpha = (config[key] for key in ("peft_type", "r", "lora_alpha"))
+        if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float)):
+            raise ValueError(f"r is {rank} and lora_alpha is {alpha}")
+    except FileNotFoundError as error:
+        raise _missing(folder / CONFIG) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / CONFIG} cannot be read: {error!r}",
+            "Expected PEFT's configuration of an adapter, with peft_type, r and lora_alpha.",
+        ) from error
+    changed = [f"{key} {config[key]}" for key in _VARIANTS if config.get(key)]
+    if kind != "LORA":
+        changed.append(f"peft_type {kind}")
+    if config.get("init_lora_weights") not in _STARTS:
+        changed.append(f"init_lora_weights {config['init_lora_weights']}")
+    if changed:
+        raise UserError(
+            f"The adapter {folder} is not plain LoRA: {', '.join(changed)}.",
+            "Expected updates A B, each scaled by lora_alpha / r.",
+            "Merge such an adapter with PEFT, and use the merged model as the backbone.",
+        )
+    return config
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads an adapter's tensors, by their name in the encoder."""
+    prefixes = {f"{name}." for name, _, _ in _FAMILIES.values()}
+    tensors = {}
+    for key, value in _read(path).items():
+        module = key.removeprefix(_PREFIX)
+        prefix = next((p for p in prefixes if module.startswith(p)), "")
+        tensors[module.removeprefix(prefix)] = value
+    return tensors
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no safetensors file: {error}") from error
+
+
+def _take(tensors: dict[str, np.ndarray], key: str, shape: tuple[int, int]) -> np.ndarray:
+    value = tensors.pop(key, None)
+    if value is None or value.shape != shape:
+        raise UserError(
+            f"The adapter does not fit this model: {key} "
+            + ("is missing." if value is None else f"has the shape {value.shape}."),
+            f"Expected {shape}.",
+            "Use the backbone that the adapter was trained on.",
+        )
+    return value.astype("float32")
+
+
+def _head(model: keras.Model) -> list[keras.Variable]:
+    inside = {id(weight) for weight in model.get_layer("backbone").weights}
+    return [weight for weight in model.weights if id(weight) not in inside]
+
+
+def _saved_head(model: keras.Model, path: Path) -> list[tuple[keras.Variable, np.ndarray]]:
+    """Returns the head's weights and their saved values; none where no head was saved."""
+    if not path.is_file():
+        return []
+    saved, weights = _read(path), {weight.path: weight for weight in _head(model)}
+    shapes = [
+        {name: tuple(value.shape) for name, value in values.items()} for values in (saved, weights)
+    ]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"The head in {path} is not this model's: {shapes[0]}.",
+            f"Expected {shapes[1]}.",
+            f"Build the model with the same classes, or delete {path.name} to begin a new head.",
+        )
+    return [(weights[name], value) for name, value in saved.items()]
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(
+        f"There is no {path}.",
+        f"An adapter is a folder with {CONFIG} and {WEIGHTS}.",
+        "PEFT writes both with model.save_pretrained(folder).",
+    )
