@@ -120,12 +120,12 @@ def test_texts_come_back_whole(tmp_path):
     assert csv.field_size_limit() < 300_000  # as others have it
 
 
-def test_pairs_are_read_with_an_empty_line_between(tmp_path):
+def test_pairs_are_read_one_below_the_other(tmp_path):
     path = tmp_path / "p.csv"
     write_predictions(
         path, ["a"], np.array([2.5]), np.array([2.0]), kind="regression", texts=[("one", "two")]
     )
-    assert path.read_text() == 'id,label,prediction,error,text\na,2.5,2,-0.5,"one\n\ntwo"\n'
+    assert path.read_text() == 'id,label,prediction,error,text\na,2.5,2,-0.5,"one\ntwo"\n'
     assert read_predictions(path)[0].error == -0.5
 
 
@@ -169,10 +169,10 @@ def test_any_of_several_answers_is_right(tmp_path):
     )
     assert [row.correct for row in rows] == [True, False, True, False]
     assert [row.label for row in rows] == ["Denver", "Denver", "", ""]
-    assert rows[0].text == "Who won?\n\nThe Broncos of Denver won. The Broncos!"
+    assert rows[0].text == "Who won?\nThe Broncos of Denver won. The Broncos!"
     marked = [[r.text[a:b] for a, b, _ in (*r.label_spans, *r.prediction_spans)] for r in rows]
     assert marked == [["Denver"], ["Denver", "Broncos"], [], ["Denver"]]
-    assert rows[1].prediction_spans == ((10 + 31, 10 + 38, ""),)
+    assert rows[1].prediction_spans == ((9 + 31, 9 + 38, ""),)
     rows = order(rows)
     assert [row.id for row in rows] == ["b", "d", "c", "a"]
     write_rows(tmp_path / "p.csv", rows, kind="answers")

@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        if tag not in ("b", "i", "code"):
+        if tag not in ("b", "bdi", "i", "code"):
             self.words.append(" ")
         for name, value in attributes:
             if name in ("src", "href", "xlink:href", "action", "data", "srcset"):
@@ -289,6 +289,151 @@ def test_wording():
     ]  # fmt: skip
 
 
+TOKENS = {
+    "train": {"examples": 1257, "tokens": 40_000, "padding_share": 0.071, "truncated": 12,
+              "longest": 340, "max_length": 128, "unknown_share": 0.034,
+              "lengths": [300, 700, 200, 45, 9, 3], "edges": [0, 20, 40, 80, 120, 200, 340]},
+    "test": {"examples": 270, "tokens": 9000, "padding_share": None, "truncated": 1,
+             "longest": 130, "max_length": 128, "unknown_share": 0.01,
+             "lengths": [100, 120, 49, 1], "edges": [0, 20, 40, 80, 130]},
+}  # fmt: skip
+LINES = [
+    "A film  with\n\ttwo spaces & <b>marks</b>",
+    "这部电影真的很好看，剧情紧凑，演员也很出色。",
+    "هذا الفيلم رائع جدا, 10/10 (حقا)",
+    "loved it 😍👩\u200d💻🏽 ✨",
+    "word " * 2000 + "END",
+    "x" * 50_000 + "THE-VERY-END",
+]
+
+
+def text_run(folder, write_run, **more):
+    labels = np.array([0, 1, 0, 1, 0, 1] * 5)
+    table = np.where(np.eye(2)[labels] > 0, 0.1, 0.9)
+    table[6:] = 1 - table[6:]
+    texts = LINES + [f"text {i}" for i in range(24)]
+    ids = [f"reviews.csv:{i + 2}" for i in range(30)]
+    names = ("好评 👍", "سلبي")
+    return write_run(folder, "single", labels, table, names, ids=ids, texts=texts, **more)
+
+
+def test_mistakes_as_readable_texts(tmp_path, write_run):
+    conflicts = [
+        {"ids": ["a.csv:2", "a.csv:9"], "labels": ["good", "bad"], "text": "so <so>"},
+        {"ids": ["a.csv:3", "a.csv:8"], "labels": ["bad", "good"]},
+    ]
+    folder = text_run(tmp_path, write_run, data={"tokens": TOKENS, "conflicts": conflicts})
+    page = report(folder)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "Right on 24 of 30 texts it has never seen" in page.text
+    for line in LINES[:4]:  # with every blank of it
+        assert f'<div class="passage" dir="auto">{html.escape(line)}</div>' in text
+    assert "is سلبي said 好评 👍" in page.text
+    assert "reviews.csv:3 90.0% sure" in page.text
+    assert "All 10,003 characters" in page.text
+    assert "END" in page.words[-1] or "END" in page.text  # folded, but there
+    assert "THE-VERY-END" not in page.text
+    assert "and 30,012 more, in predictions.csv" in page.text
+    assert page.text.count("x" * 600) < 100
+    assert f'tfsft predict {folder} "a text"' in page.text
+    assert "import keras_hub" in page.text
+    assert "13 texts had more than 128 tokens and were cut there; the longest has 340" in page.text
+    assert "Up to 3.4% of the tokens are unknown" in page.text
+    assert "train 1,257 40,000 12 340 7.1% 3.4% test 270 9,000 1 130 – 1.0%" in page.text
+    assert "2 texts with more than one label" in page.text
+    assert "so <so> a.csv:2 (good), a.csv:9 (bad)" in page.text
+    assert "好评" in "".join(re.findall(r"<text.*?</text>", text, re.DOTALL))
+
+
+def test_a_number_for_a_text(tmp_path, write_run):
+    labels = np.array([1.0, 2.0, 3.0, 6.0])
+    outputs = np.array([[2], [2], [1], [6.0]])
+    texts = [("first <half>", "second half")] * 4
+    page = report(write_run(tmp_path, "regression", labels, outputs, texts=texts))
+    assert "is 3 said 1" in page.text
+    assert "first <half> second half" in page.text
+    assert "Pearson correlation 0.835" in page.text
+
+
+def marks(path):
+    """What is marked in a page, as (kind of mark, words, label)."""
+    found = re.findall(
+        r'<mark class="(\w+)">(.*?)(?:<small><bdi>(.*?)</bdi></small>)?</mark>',
+        path.read_text("utf-8"),
+        re.DOTALL,
+    )
+    return [(kind, html.unescape(words), label) for kind, words, label in found]
+
+
+TAGGED = [
+    ("Ada <3 Paris", [(0, 3, "PER"), (7, 12, "LOC")], [(0, 3, "PER"), (4, 12, "LOC")], 0.9),
+    ("زار أحمد القاهرة", [(4, 8, "PER")], [(4, 8, "PER")], 0.8),
+    ("王芳在北京", [(0, 2, "PER"), (3, 5, "LOC")], [(0, 2, "PER")], 0.7),
+    ("nothing here", [], [], 0.99),
+    ("filler " * 300 + "Oslo" + " filler" * 300, [(2100, 2104, "LOC")], [], 0.6),
+]
+
+
+def test_entities_are_marked(tmp_path, write_tag_run):
+    page = report(write_tag_run(tmp_path, TAGGED, ("PER", "LOC", "ORG")))
+    assert "Finds 3 of 6 entities in texts it has never seen" in page.text
+    assert "Of what it marks, 75.0% is right" in page.text
+    assert "LOC 3 0% 0%" in page.text
+    assert "There were no texts of" not in page.text
+    found = marks(tmp_path / "report.html")
+    assert found[2:6] == [
+        ("right", "Ada", "PER"),
+        ("wrong", "Paris", "LOC"),
+        ("right", "Ada", "PER"),
+        ("wrong", "<3 Paris", "LOC"),
+    ]
+    assert ("wrong", "北京", "LOC") in found
+    assert found.count(("wrong", "Oslo", "LOC")) == 2  # in the excerpt and in the whole text
+    assert "… er filler" in page.text or "… filler" in page.text or "…" in page.text
+    assert "Right when named" in page.text
+    assert "Can its confidence be trusted?" in page.text
+    assert "ROC area" not in page.text
+
+
+def test_no_entities_at_all(tmp_path, write_tag_run):
+    page = report(write_tag_run(tmp_path, [("nothing", [], [], 0.9)] * 3))
+    assert "There were no entities to find" in page.text
+    assert "Where it was least sure" in page.text
+
+
+LONG_CONTEXT = (
+    "Oslo is far. " * 60 + "The capital is New Oslo City, they say. " + "And so on. " * 90
+)
+ASKED = [
+    ("What is\nthe capital?", LONG_CONTEXT, ["New Oslo City"], "Oslo City, they", 0.9),
+    ("من؟", "كتب أحمد الكتاب", ["أحمد"], "الكتاب", 0.8),
+    ("谁？", "王芳写的。", ["王芳", "芳"], "芳", 0.7),
+    ("Why?", "No reason.", [], "No reason", 0.6),
+    ("When?", "Nobody knows.", [], "", 0.6),
+]
+
+
+def test_answers_are_marked_in_their_context(tmp_path, write_answer_run):
+    folder = write_answer_run(tmp_path, ASKED, scores=[0.1, 0.2, 0.3, 0.9, 0.9])
+    page = report(folder)
+    assert "Right on 2 of 5 questions it has never seen" in page.text
+    assert "2 of them without an answer" in page.text
+    assert "All its 3 mistakes" in page.text
+    assert "What is the capital?" in page.text
+    assert "is no answer said No reason" in page.text
+    assert "Told there is none 50.0%" in page.text
+    assert "It would be right on 60.0% of these" in page.text
+    found = [mark[:2] for mark in marks(tmp_path / "report.html")]
+    assert ("right", "New ") in found
+    assert ("both", "Oslo City") in found
+    assert ("wrong", ", they") in found
+    assert {("right", "أحمد"), ("wrong", "الكتاب"), ("wrong", "No reason")} <= set(found)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "questions.jsonl" in text
+    short = re.search(r'<div class="passage" dir="auto">(… .*?)</div>', text, re.DOTALL)[1]
+    assert len(re.sub("<.*?>", "", short)) < 650
+
+
 def frames(pages, widths):
     """A page that lays each report out at each width and writes down how that went."""
     inside = "".join(
@@ -314,7 +459,7 @@ def frames(pages, widths):
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
-def test_a_browser_lays_it_out_at_any_width(tmp_path, write_run):
+def test_a_browser_lays_it_out_at_any_width(tmp_path, write_run, write_tag_run, write_answer_run):
     rng = np.random.default_rng(0)
     names = ["x" * 90, "two words " * 9, *(f"class {i}" for i in range(14))]
     indices, table = rng.integers(0, 16, 200), rng.dirichlet(np.full(16, 0.3), 200)
@@ -329,6 +474,13 @@ def test_a_browser_lays_it_out_at_any_width(tmp_path, write_run):
         write_run(folder, kind, labels, outputs, names, ids=ids, settings={"path": "y" * 200})
         path = write_report(folder, thumbnails=dict.fromkeys(ids, png(64)))
         pages.append(path.read_text("utf-8"))
+    conflict = {"ids": ["x" * 200] * 2, "labels": ["a", "b"], "text": "y" * 300}
+    for folder in (
+        text_run(tmp_path / "t", write_run, data={"tokens": TOKENS, "conflicts": [conflict]}),
+        write_tag_run(tmp_path / "w" / "x", [*TAGGED, ("w" * 500, [(0, 500, "T" * 60)], [], 0.9)]),
+        write_answer_run(tmp_path / "q", [*ASKED, ("q" * 300, "c" * 700, ["c" * 600], "", 0.9)]),
+    ):
+        pages.append(write_report(folder).read_text("utf-8"))
     (tmp_path / "frames.html").write_text(frames(pages, (360, 768, 1100)), "utf-8")
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
@@ -342,7 +494,7 @@ def test_a_browser_lays_it_out_at_any_width(tmp_path, write_run):
     found = re.search(r'<pre id="result">(.*?)</pre>', result.stdout, re.DOTALL)
     assert found, result.stderr[-2000:]
     laid_out = json.loads(html.unescape(found[1]))
-    assert len(laid_out) == 9
+    assert len(laid_out) == 18
     for frame in laid_out:
         assert frame["scroll"] <= frame["inner"], frame
         assert frame["beyond"] == [], frame

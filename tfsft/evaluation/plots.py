@@ -474,10 +474,13 @@ def _escaped(line: str) -> str:
 def _as_wide(line: str) -> str:
     """Returns letters of the default font that take as much room as the line will."""
     known = fonts.default_letters()
-    return "".join(
-        letter if letter in known else "—" if cell_len(letter) == 2 else "n" * cell_len(letter)
-        for letter in line
-    )
+    return "".join(letter if letter in known else _room(letter) for letter in line)
+
+
+def _room(letter: str) -> str:
+    # Emoji are wider than the one em of a Chinese letter.
+    wide = "—i" if letter >= "\U0001f000" else "—"
+    return {0: "", 1: "n"}.get(cell_len(letter), wide)
 
 
 def to_svg(figure: Figure, label: str) -> str:

@@ -33,7 +33,7 @@ class Prediction:
         error: Prediction minus label, for regression; None otherwise and where there is no label.
         index: Place of the example in the arrays that were handed in; place of the row when read
             from a file.
-        text: What the model was given, as people read it; a pair with an empty line between.
+        text: What the model was given, as people read it; of a pair each on lines of its own.
         right: Whether the answer is right, where that is more than being equal to `label`.
         label_spans: (first character, character after the last, type) of the right entities or
             answer in `text`.
@@ -236,7 +236,8 @@ def answer_predictions(
 
     Args:
         ids: [n].
-        texts: [n], each a pair of question and context.
+        texts: [n], each a pair of question and context, or one text whose first line is the
+            question.
         answers: The right answers of each question, none where it has no answer; the first is the
             label, and giving any of them is right. None where nobody knows them.
         predictions: What the model answers, empty for "no answer".
@@ -250,8 +251,9 @@ def answer_predictions(
     for i, said in enumerate(predictions):
         right = None if answers is None else list(answers[i])
         label = None if right is None else (right or [""])[0]
-        text = _readable(texts[i])
-        context = len(text) - len(texts[i] if isinstance(texts[i], str) else texts[i][-1])
+        question, context = texts[i].split("\n", 1) if isinstance(texts[i], str) else texts[i]
+        question = " ".join(question.split())  # one line, so that it is known where it ends
+        text, context = f"{question}\n{context}", len(question) + 1
         rows.append(
             Prediction(
                 id=str(ids[i]),
@@ -294,8 +296,8 @@ def _check_lengths(**columns: Sequence | None) -> None:
 
 
 def _readable(text: str | Sequence[str]) -> str:
-    """Returns a text as it is, or a pair of texts with an empty line between."""
-    return text if isinstance(text, str) else "\n\n".join(text)
+    """Returns a text as it is, or a pair of texts one below the other."""
+    return text if isinstance(text, str) else "\n".join(text)
 
 
 def _in_order(spans: Sequence[Span]) -> tuple[Span, ...]:

@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from tfsft.errors import UsageError
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
 from tfsft.evaluation.metrics import wilson_interval
+from tfsft.evaluation.passages import passages
 from tfsft.evaluation.predictions import Prediction, read_predictions
 from tfsft.evaluation.wording import duration, number, percent, plain
 
@@ -25,7 +27,12 @@ CLASSES_SHOWN = 20
 FILES_SHOWN = 200
 
 # What one example is called.
-NOUNS = {"image": ("picture", "pictures"), "text": ("text", "texts")}
+NOUNS = {
+    "image": ("picture", "pictures"),
+    "text": ("text", "texts"),
+    "token": ("text", "texts"),
+    "question": ("question", "questions"),
+}
 
 # The figures of the tiles and of the table: name, and what it means in one line.
 EXPLAINED = {
@@ -55,8 +62,37 @@ EXPLAINED = {
     "recall_macro": ("Recall, mean of the classes", "How much of each class it finds."),
     "f1_weighted": ("F1, weighted", "The mean by how common the classes are."),
     "f1_micro": ("F1, all labels together", "Over all the decisions at once."),
+    "f1_samples": ("F1, mean of the examples", "How well the labels of one example fit."),
+    "pearson": ("Pearson correlation", "How straight a line the answers lie on: 1 is perfect."),
+    "spearman": ("Spearman correlation", "How well it ranks: 1 is perfect, 0 is chance."),
+    "precision": ("Right when named", "How many of the entities it marks are right."),
+    "recall": ("Found", "How many of the entities it finds, whole and with their type."),
+    "f1": ("F1 score", "Punishes both missing an entity and marking a wrong one."),
+    "precision_weighted": ("Precision, weighted", "The mean by how common the types are."),
+    "recall_weighted": ("Recall, weighted", "The mean by how common the types are."),
+    "exact": ("Exact match", "How many answers are word for word right."),
+    "has_answer_exact": ("Exact, with an answer", "Of the questions that have an answer."),
+    "has_answer_f1": ("Words, with an answer", "Of the questions that have an answer."),
+    "no_answer_exact": ("Told there is none", "Of the questions that have no answer."),
+    "best_exact": ("Best exact match", "With the threshold for “no answer” that suits it best."),
+    "best_f1": ("Best F1", "With the threshold for “no answer” that suits it best."),
+}
+EXPLAINED_BY_KIND = {
+    ("accuracy", "multi"): ("Accuracy", "How many have every label right."),
+    ("accuracy", "tags"): ("Words", "How many words have the right tag."),
+    ("f1", "answers"): ("Words", "How well the words of its answers fit the right ones (F1)."),
+    ("f1_macro", "tags"): ("F1, mean of the types", "With every type counting equally."),
+    ("f1_weighted", "tags"): ("F1, weighted", "The mean by how common the types are."),
+    ("precision_macro", "tags"): ("Precision, mean of the types", "With every type equal."),
+    ("recall_macro", "tags"): ("Recall, mean of the types", "With every type equal."),
 }
 SHARES = {
+    "exact",
+    "has_answer_exact",
+    "no_answer_exact",
+    "best_exact",
+    "precision",
+    "recall",
     "accuracy",
     "label_accuracy",
     "balanced_accuracy",
@@ -67,7 +103,9 @@ TILES = {
     "single": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "top_5_accuracy",
                "expected_calibration_error"),
     "multi": ("accuracy", "label_accuracy", "f1_macro", "roc_auc", "average_precision"),
-    "regression": ("mae", "rmse", "r2"),
+    "regression": ("mae", "rmse", "r2", "pearson", "spearman"),
+    "tags": ("f1", "recall", "precision", "f1_macro", "accuracy"),
+    "answers": ("exact", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact"),
 }  # fmt: skip
 
 
@@ -104,6 +142,7 @@ def write_report(
         "count": lambda value: f"{value:,}",
         "plain": plain,
         "short": lambda name: plots.shorten(name, 80),
+        "brief": lambda answer: plots.shorten(answer, 200),
     }
     source = resources.files("tfsft.evaluation").joinpath("report.html").read_text("utf-8")
     page = environment.from_string(source).render(_context(run_dir, thumbnails or {}, notes))
@@ -119,6 +158,7 @@ def _context(
         _read_json(run_dir, name) for name in ("config.json", "task.json", "metrics.json")
     )
     kind = task["labels"]
+    metrics = {name: _flat(part) for name, part in metrics.items()}
     split = next((name for name in ("test", "validation") if metrics.get(name)), None)
     scores = metrics.get(split) or {}
     rows = _read_rows(run_dir / "predictions.csv", read_predictions)
@@ -142,6 +182,7 @@ def _context(
         ],
         "all_figures": _all_figures(metrics, kind),
         "cards": _cards(rows, kind, thumbnails),
+        "textual": any(row.text for row in rows),
         "mistakes": sum(not row.correct for row in rows),
         "curves": _curves(history),
         "epochs": len(history),
@@ -150,13 +191,22 @@ def _context(
         "task": task,
         "timing": metrics.get("timing") or {},
         "parameters": metrics.get("parameters") or {},
-        "commands": _commands(run_dir, singular),
+        "commands": _commands(run_dir, task, singular),
+        "conflicts": _conflicts((config.get("data") or {}).get("conflicts") or ()),
+        "tokens": _tokens((config.get("data") or {}).get("tokens") or {}),
         "files_shown": FILES_SHOWN,
         "cards_shown": CARDS_SHOWN,
         "classes_shown": CLASSES_SHOWN,
+        "conflicts_shown": FILES_SHOWN,
     }
     if kind == "regression":
         context |= _regression(rows)
+    elif kind == "tags" and scores:
+        context |= _tags(scores)
+        context |= _confidence(rows)
+    elif kind == "answers" and scores:
+        context |= _share_right(scores["exact"], context["examples"])
+        context |= _confidence(rows)
     elif scores:
         context |= _accuracy(scores, kind, context["examples"])
         context |= _confidence(rows)
@@ -165,20 +215,10 @@ def _context(
 
 
 def _accuracy(scores: Mapping[str, Any], kind: str, examples: int) -> dict[str, Any]:
-    accuracy, per_class = scores["accuracy"], scores["per_class"]
-    right = round(accuracy * examples)
-    hits, of = _out_of(right, examples)
-    context: dict[str, Any] = {
-        "hits": hits,
-        "of": of,
-        "range_of_dots": range(100),
-        "dots": round(100 * accuracy)
-        if right in (0, examples)
-        else min(99, max(1, round(100 * accuracy))),
-        "interval": wilson_interval(right, examples),
-        "classes": sorted(
-            per_class, key=lambda row: (row["f1"] is None, row["f1"] or 0, row["class"])
-        ),
+    per_class = scores["per_class"]
+    context = {
+        **_share_right(scores["accuracy"], examples),
+        "classes": _weakest_first(per_class),
         "never_predicted": [r["class"] for r in per_class if r["support"] and not r["predicted"]],
         "absent": [row["class"] for row in per_class if not row["support"]],
     }
@@ -195,19 +235,49 @@ def _accuracy(scores: Mapping[str, Any], kind: str, examples: int) -> dict[str, 
             context["matrix"] = _svg(figure, "Confusion matrix")
             context["matrix_shown"] = min(len(per_class), plots.MOST_CLASSES)
     else:
-        context["slips"] = sorted(
-            (
-                {
-                    "class": row["class"],
-                    "support": row["support"],
-                    "missed": row["support"] - _hits(row),
-                    "added": row["predicted"] - _hits(row),
-                }
-                for row in per_class
-            ),
-            key=lambda row: -(row["missed"] + row["added"]),
-        )[:CLASSES_SHOWN]
+        context["slips"] = _slips(per_class)
     return context
+
+
+def _tags(scores: Mapping[str, Any]) -> dict[str, Any]:
+    per_class, found = scores["per_class"], scores["recall"]
+    context: dict[str, Any] = {"classes": _weakest_first(per_class), "slips": _slips(per_class)}
+    if scores["entities"]:
+        context |= _share_right(found or 0.0, scores["entities"])
+        # Entities of one text are not independent of each other, as the interval supposes.
+        del context["interval"]
+    return context
+
+
+def _share_right(share: float, examples: int) -> dict[str, Any]:
+    """Returns how many are right as the headline says it, and as dots of a hundred."""
+    right, of_100 = round(share * examples), round(100 * share)
+    hits, of = _out_of(right, examples)
+    return {
+        "hits": hits,
+        "of": of,
+        "range_of_dots": range(100),
+        "dots": of_100 if right in (0, examples) else min(99, max(1, of_100)),
+        "interval": wilson_interval(right, examples),
+    }
+
+
+def _weakest_first(per_class: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(per_class, key=lambda row: (row["f1"] is None, row["f1"] or 0, row["class"]))
+
+
+def _slips(per_class: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns what is missed and what is added, the most frequent first."""
+    rows = [
+        {
+            "class": row["class"],
+            "support": row["support"],
+            "missed": row["support"] - _hits(row),
+            "added": row["predicted"] - _hits(row),
+        }
+        for row in per_class
+    ]
+    return sorted(rows, key=lambda row: -(row["missed"] + row["added"]))[:CLASSES_SHOWN]
 
 
 def _hits(row: Mapping[str, Any]) -> int:
@@ -231,6 +301,7 @@ def _pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _confidence(rows: Sequence[Prediction]) -> dict[str, Any]:
+    rows = [row for row in rows if row.probability is not None]
     if not rows:
         return {}
     sure = np.array([row.probability for row in rows])
@@ -294,6 +365,19 @@ def _remarks(context: Mapping[str, Any], history: Sequence[Mapping[str, str]]) -
     if "interval" not in context:
         return remarks
     low, high = context["interval"]
+    if context["kind"] == "answers":
+        without = scores.get("no_answer_examples") or 0
+        if without and scores["exact"] <= without / context["examples"] < 1:
+            remarks.append(
+                "It is no better than always saying that there is no answer. More epochs or "
+                "another learning rate may help."
+            )
+        if (scores.get("best_exact") or 0) - scores["exact"] > 0.02:
+            remarks.append(
+                f"It would be right on {percent(scores['best_exact'])} of these with “no answer” "
+                f"above a score of {number(scores['best_exact_threshold'])}: check that threshold "
+                "on validation questions."
+            )
     if high - low > 0.1:
         remarks.append(
             f"Only {context['examples']:,} {many} were tested, so the figures are rough: the truth "
@@ -304,14 +388,14 @@ def _remarks(context: Mapping[str, Any], history: Sequence[Mapping[str, str]]) -
             f"It is no better than always answering {_quoted([context['common']])}. More epochs, "
             "another learning rate or more of the backbone (--unfreeze) may help."
         )
-    if scores["balanced_accuracy"] and scores["accuracy"] - scores["balanced_accuracy"] > 0.05:
+    if scores.get("balanced_accuracy") and scores["accuracy"] - scores["balanced_accuracy"] > 0.05:
         remarks.append(
             "It does better on common classes than on rare ones: with every class counting "
             f"equally it is right on {percent(scores['balanced_accuracy'])}."
         )
-    if context["never_predicted"]:
+    if context.get("never_predicted"):
         remarks.append(f"It never answers {_quoted(context['never_predicted'])}.")
-    if context["absent"]:
+    if context.get("absent"):
         remarks.append(
             f"There were no {many} of {_quoted(context['absent'])} to test on: how well it knows "
             "them is not measured."
@@ -319,10 +403,11 @@ def _remarks(context: Mapping[str, Any], history: Sequence[Mapping[str, str]]) -
     if history:
         seen, unseen = (_finite(history[-1].get(key)) for key in ("accuracy", "val_accuracy"))
         if seen is not None and unseen is not None and seen - unseen > 0.1:
+            help_ = ", augmentation" if many == "pictures" else ""
             remarks.append(
                 f"It is right on {percent(seen)} of the {many} it was trained on but on "
-                f"{percent(unseen)} of others: it has partly learned them by heart. More {many}, "
-                "augmentation or dropout may help."
+                f"{percent(unseen)} of others: it has partly learned them by heart. More {many}"
+                f"{help_} or dropout may help."
             )
     return remarks
 
@@ -345,22 +430,25 @@ def _cards(
                 "picture": base64.b64encode(picture).decode() if picture else None,
                 # Tiny pictures are shown with their pixels rather than blurred.
                 "tiny": bool(picture) and int.from_bytes(picture[16:20], "big") < 64,
+                **(passages(row, kind) if row.text else {}),
             }
         )
     return cards
 
 
 def _answer(value: str | float | None, kind: str) -> str:
+    if kind == "regression":
+        return number(value)
     if kind == "multi":
-        return str(value).replace("|", ", ") or "nothing"
-    return number(value) if kind == "regression" else str(value)
+        value = str(value).replace("|", ", ")
+    return str(value) or ("no answer" if kind == "answers" else "nothing")
 
 
 def _curves(history: Sequence[Mapping[str, str]]) -> list[Any]:
     if not history:
         return []
     columns = list(history[0])
-    known = [name for name in ("accuracy", "mae", "loss") if name in columns]
+    known = [name for name in ("accuracy", "f1", "exact", "mae", "loss") if name in columns]
     others = [name for name in columns if f"val_{name}" in columns and name not in known]
     return [
         _svg(plots.learning_curves(history, [name]), f"Learning curve: {name}")
@@ -381,9 +469,58 @@ def _all_figures(metrics: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _explained(key: str, kind: str) -> tuple[str, str]:
-    if (key, kind) == ("accuracy", "multi"):
-        return "Accuracy", "How many have every label right."
-    return EXPLAINED[key]
+    return EXPLAINED_BY_KIND.get((key, kind)) or EXPLAINED[key]
+
+
+def _flat(part: Any) -> Any:
+    """Returns the metrics of a split with those of its parts as `part_name`."""
+    if not isinstance(part, Mapping):
+        return part
+    inner = {
+        f"{name}_{key}": value
+        for name in ("has_answer", "no_answer")
+        for key, value in (part.get(name) or {}).items()
+    }
+    return {**part, **inner}
+
+
+def _conflicts(found: Sequence[Any]) -> list[dict[str, str]]:
+    """Returns what is said of each text that has different labels."""
+    rows = []
+    for conflict in found:
+        conflict = conflict if isinstance(conflict, Mapping) else {"text": str(conflict)}
+        labels, ids = (list(map(str, conflict.get(key) or ())) for key in ("labels", "ids"))
+        said = zip(ids, labels, strict=True) if len(ids) == len(labels) else ((x, "") for x in ids)
+        rows.append(
+            {
+                "text": plots.shorten(conflict.get("text") or "", 300),
+                "labels": ", ".join(dict.fromkeys(labels)),
+                "places": ", ".join(
+                    f"{place} ({label})" if label else place for place, label in list(said)[:5]
+                )
+                + (f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""),
+            }
+        )
+    return rows
+
+
+def _tokens(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what is said of the tokens of each split, and how long the texts are."""
+    splits = {name: facts for name, facts in splits.items() if facts and facts.get("examples")}
+    if not splits:
+        return {}
+    drawn = {name: facts for name, facts in splits.items() if facts.get("lengths")}
+    first = next(iter(splits.values()))
+    unknown = max(facts.get("unknown_share") or 0 for facts in splits.values())
+    return {
+        "rows": [{"split": name, **facts} for name, facts in splits.items()],
+        "long": sum(f.get("truncated") or f.get("in_windows") or 0 for f in splits.values()),
+        "cut": any("truncated" in facts for facts in splits.values()),
+        "max_length": first.get("max_length"),
+        "longest": max(facts.get("longest") or 0 for facts in splits.values()),
+        "unknown": unknown,
+        "lengths": _svg(plots.length_histogram(drawn), "Lengths in tokens") if drawn else None,
+    }
 
 
 def _figure_text(key: str, value: float | None) -> str:
@@ -392,16 +529,27 @@ def _figure_text(key: str, value: float | None) -> str:
     return percent(value) if key in SHARES else number(value)
 
 
-def _commands(run_dir: Path, one: str) -> list[tuple[str, str]]:
+def _commands(run_dir: Path, task: Mapping[str, Any], one: str) -> list[tuple[str, str]]:
     run = shlex.quote(str(run_dir))
     model = repr(str(run_dir / "model.keras"))
+    inputs, keras = task.get("inputs") or (), "import keras"
+    if one == "picture":
+        ask = (f"Ask it about a new {one}, or a folder of them", "picture.jpg folder/")
+    elif one == "question":
+        ask = ("Ask it new questions, a line each with question and context", "questions.jsonl")
+    elif one == "text" and len(inputs) < 2:
+        ask = ("Ask it about a new text, or several", '"a text"')
+    else:
+        ask = (f"Ask it about a new {one}", "INPUT")
+    if one in ("text", "question"):
+        keras += "\nimport keras_hub  # its layers"
+    other = "other/" if one == "picture" else "OTHER"
     return [
-        (f"Ask it about a new {one}, or a folder of them", f"tfsft predict {run} {one}.jpg folder/"
-         if one == "picture" else f"tfsft predict {run} INPUT"),
-        ("Score it on other labelled data", f"tfsft evaluate {run} --data other/"),
+        (ask[0], f"tfsft predict {run} {ask[1]}"),
+        ("Score it on other labelled data", f"tfsft evaluate {run} --data {other}"),
         ("See the training in every detail", f"tensorboard --logdir {run}/tensorboard"),
-        ("Use it from Python", f"import keras\nmodel = keras.models.load_model({model})"),
-    ]  # fmt: skip
+        ("Use it from Python", f"{keras}\nmodel = keras.models.load_model({model})"),
+    ]
 
 
 def _svg(figure: Any, label: str) -> Any:
@@ -419,8 +567,14 @@ def _out_of(right: int, examples: int) -> tuple[str, str]:
 
 
 def _quoted(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(f"“{plots.shorten(name, 80)}”" for name in names[:limit])
+    shown = ", ".join(f"“{_isolated(plots.shorten(name, 80))}”" for name in names[:limit])
     return shown + (f" and {len(names) - limit:,} more classes" if len(names) > limit else "")
+
+
+def _isolated(name: str) -> str:
+    """Returns a name that leaves the order of the words around it alone."""
+    right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
+    return f"\u2068{name}\u2069" if right_to_left else name
 
 
 def _read_json(run_dir: Path, name: str) -> dict[str, Any]:
