@@ -122,18 +122,28 @@ def test_vectors_and_gradients_do_not_depend_on_the_padding(backbone, text_class
         np.testing.assert_allclose(wide, narrow, atol=1e-5, rtol=1e-4)
 
 
-def test_a_masked_mean_under_mixed_precision(mixed_bfloat16):
-    """The pool works in float32: bfloat16 cannot count to 257."""
-    length = 600
-    inputs = {
-        "x": keras.Input((None, 4), dtype="bfloat16", name="x"),
-        "padding_mask": keras.Input((None,), dtype="int32", name="padding_mask"),
-    }
-    pool = keras.layers.GlobalAveragePooling1D(dtype="float32", name="pool")
-    model = keras.Model(inputs, pool(inputs["x"], mask=inputs["padding_mask"]))
-    mask = (np.arange(length)[None] < [[257], [599]]).astype("int32")
-    x = np.where(mask[..., None] == 1, 1.0, 100.0) * np.ones(4)
-    np.testing.assert_allclose(model({"x": x, "padding_mask": mask}), np.ones((2, 4)), atol=1e-6)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_masked_mean_is_exact_under_mixed_precision(dtype):
+    """The pool works in float32: bfloat16 cannot count to 257, float16 not to 65,520."""
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    try:
+        inputs = {
+            "x": keras.Input((None, 4), dtype=dtype, name="x"),
+            "padding_mask": keras.Input((None,), dtype="int32", name="padding_mask"),
+        }
+        pool = keras.layers.GlobalAveragePooling1D(dtype="float32", name="pool")
+        model = keras.Model(inputs, pool(inputs["x"], mask=inputs["padding_mask"]))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    lengths = np.array([257, 599])
+    mask = (np.arange(600) < lengths[:, None]).astype("int32")
+    values = np.where(np.arange(600) % 2, 250.0, 150.0)[None, :, None]  # exact in either type
+    x = np.where(mask[..., None] == 1, values, 7.0) * np.ones(4)
+    odd = lengths // 2
+    expected = (odd * 250 + (lengths - odd) * 150) / lengths
+    mean = model({"x": x, "padding_mask": mask})
+    assert mean.dtype == "float32"
+    np.testing.assert_allclose(mean, expected[:, None] * np.ones(4), rtol=1e-6)
 
 
 def test_a_saved_model_loads_with_keras_alone(load_text, text_classifier, pack, tmp_path):
