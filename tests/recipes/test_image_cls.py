@@ -82,10 +82,10 @@ np.save(sys.argv[3], np.asarray(model(picture[None])))
     assert probabilities.sum() == pytest.approx(1, abs=1e-6)
     assert probabilities.argmax() == 2
 
-    from tfsft.export import ImagePredictor
+    from tfsft.export import load_predictor
 
     Image.fromarray(picture).save(tmp_path / "red.png")
-    rows, outputs, bad = ImagePredictor(finished.dir).predict([str(tmp_path / "red.png")])
+    rows, outputs, bad = load_predictor(finished.dir).predict([str(tmp_path / "red.png")])
     assert (rows[0].prediction, bad) == ("red", [])
     np.testing.assert_allclose(outputs[0], probabilities, atol=1e-6)
 

@@ -374,5 +374,6 @@ def _check_room(room: int, max_length: int, stride: int = 0) -> None:
             f"--max-length {max_length} leaves room for {max(room, 0)} tokens"
             + (f", and windows share {stride}." if stride else "."),
             "More than the special tokens" + (" and the tokens windows share." if stride else "."),
-            f"Try --max-length {max_length - room + max(2 * stride, 16)}.",
+            f"Try --max-length {max_length - room + max(2 * stride, 16)}"
+            + (f", or --stride {max(room // 3, 0)}." if stride and room > 0 else "."),
         )

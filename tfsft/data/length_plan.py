@@ -57,11 +57,15 @@ class LengthPlan:
         self._lengths = np.maximum(lengths, 1)  # no batch is empty, if its texts are
         self._multiple = multiple if batch_tokens else batch_size
         longest_first = -np.sort(-self._lengths)
-        self._cuts = _cuts(longest_first, batch_size, batch_tokens, multiple)
-        self.steps = len(self._cuts) - 1
+        cuts = _cuts(longest_first, batch_size, batch_tokens, multiple)
+        self.widths = choose_widths(longest_first[cuts[:-1]], np.diff(cuts))
+        if batch_tokens:  # of which padding takes its part
+            padded = self.widths[np.searchsorted(self.widths, longest_first)]
+            cuts = _cuts(padded, batch_size, batch_tokens, multiple)
+        self._cuts = cuts
+        self.steps = len(cuts) - 1
         self.batch_size = -(-self.size // self.steps) if batch_tokens else batch_size
         self.fixed_batch = None if batch_tokens else batch_size
-        self.widths = choose_widths(longest_first[self._cuts[:-1]], np.diff(self._cuts))
         self.by_count = BatchPlan(
             self.size, self.batch_size, seed=seed, shuffle=shuffle, balance=balance
         )
