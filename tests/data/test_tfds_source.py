@@ -223,7 +223,7 @@ def test_another_process_makes_the_same_copy(prepared, cache, monkeypatch):
 
     def overtaken(folder, *words):
         copy(folder, *words)
-        name = sys._getframe(1).f_locals["folder"]
+        name = sys._getframe(2).f_locals["folder"]
         shutil.copytree(folder, name)
 
     monkeypatch.setattr(tfds_source, "_copy", overtaken)

@@ -17,6 +17,7 @@ from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Splits
 from tfsft.data.tagged import load_tags
 from tfsft.data.text_feed import TextFeed, describe_tokens, token_facts
+from tfsft.data.text_inspection import TextInspection, inspect, inspect_texts
 from tfsft.data.text_loading import load_texts
 from tfsft.data.text_source import TextSource
 from tfsft.data.words import split_words
@@ -36,11 +37,14 @@ __all__ = [
     "TagEncoder",
     "TextEncoder",
     "TextFeed",
+    "TextInspection",
     "TextSource",
     "class_weights",
     "decode_image",
     "describe_tokens",
+    "inspect",
     "inspect_images",
+    "inspect_texts",
     "load_images",
     "load_questions",
     "load_tags",

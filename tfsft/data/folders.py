@@ -1,8 +1,9 @@
-"""Folders of pictures: one sub-folder for each class."""
+"""Folders of pictures or texts: one sub-folder for each class."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,10 +12,46 @@ from tfsft.data.labels import index_labels, natural_key, shorten, unknown_class
 from tfsft.data.sources import FileStorage, Listing
 from tfsft.errors import UserError, nearest
 
-SPLIT_NAMES = {"train": 0, "validation": 1, "val": 1, "valid": 1, "dev": 1, "eval": 1, "test": 2}
+SPLIT_NAMES = {
+    "train": 0,
+    "validation": 1,
+    "val": 1,
+    "valid": 1,
+    "dev": 1,
+    "eval": 1,
+    "test": 2,
+}
+TEXT_SUFFIXES = (".txt",)
 LAYOUT = "One sub-folder for each class: FOLDER/roses/1.jpg, FOLDER/tulips/2.jpg."
 # Written beside pictures by people and systems; no sign that a picture was overlooked.
 UNREMARKABLE = {".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".ini", ".db"}
+
+
+@dataclass
+class ClassFiles:
+    """The files of a data set of class folders.
+
+    Args:
+        root: The folder.
+        paths: The files.
+        names: The class of each, alone in a list.
+        class_names: The classes.
+        sides: int8 `[n]`, the data set's own splits: 0 train, 1 validation, 2 test. None when it
+            has none.
+        warnings: What was passed over.
+    """
+
+    root: str
+    paths: list[str]
+    names: list[list[str]]
+    class_names: tuple[str, ...] | None
+    sides: np.ndarray | None
+    warnings: list[str]
+
+    def ids(self) -> list[str]:
+        """Returns the paths in the folder, as text that can be printed and written."""
+        start = len(os.path.join(self.root, ""))
+        return [_text(path[start:]) for path in self.paths]
 
 
 def list_folder(
@@ -38,7 +75,36 @@ def list_folder(
             "Numbers come from a table: CSV, TSV, JSONL or Parquet, with a path in each row.",
             "Write such a table into the folder and give its name as --data.",
         )
-    tree = _Tree(root)
+    found = class_files(root, tuple(IMAGE_SUFFIXES), "pictures", class_names)
+    labels, class_names = index_labels(found.names, task, found.class_names)
+    return Listing(
+        FileStorage(found.paths),
+        found.ids(),
+        labels,
+        class_names,
+        sides=found.sides,
+        warnings=found.warnings,
+    )
+
+
+def class_files(
+    root: str,
+    suffixes: tuple[str, ...],
+    things: str,
+    class_names: tuple[str, ...] | None = None,
+) -> ClassFiles:
+    """Finds the files in class folders, or in `train/`, `validation/` and `test/` of such.
+
+    Args:
+        root: The folder.
+        suffixes: How the names of the files end, in small letters.
+        things: What they are, for messages: "pictures".
+        class_names: The classes to use; None takes the folders of the training files.
+
+    Raises:
+        UserError: The folder is not laid out so, or a class is empty.
+    """
+    tree = _Tree(root, suffixes, things)
     split_folders = _split_folders(tree, root)
     paths, names, sides, empty = [], [], [], []
     for top, side in sorted((split_folders or {root: 0}).items(), key=lambda item: item[1]):
@@ -48,35 +114,29 @@ def list_folder(
         for name, folder in classes.items():
             if name not in class_names:
                 raise unknown_class(name, class_names, f"the folder {folder}")
-            pictures = tree.pictures(folder)
-            if chosen and not pictures:
+            files = tree.files(folder)
+            if chosen and not files:
                 empty.append(folder)
-            paths += pictures
-            names += [[name]] * len(pictures)
-            sides += [side] * len(pictures)
+            paths += files
+            names += [[name]] * len(files)
+            sides += [side] * len(files)
     if empty:
         raise UserError(
-            f"{len(empty)} class folders hold no pictures: {shorten(empty)}.",
-            "Every class has pictures. " + " ".join(tree.warnings()),
-            "Add pictures, or remove these folders.",
+            f"{len(empty)} class folders hold no {things}: {shorten(empty)}.",
+            f"Every class has {things}. " + " ".join(tree.warnings()),
+            f"Add {things}, or remove these folders.",
         )
-    labels, class_names = index_labels(names, task, class_names)
-    start = len(os.path.join(root, ""))
-    return Listing(
-        FileStorage(paths),
-        [_text(path[start:]) for path in paths],
-        labels,
-        class_names,
-        sides=np.array(sides, np.int8) if split_folders else None,
-        warnings=tree.warnings(),
-    )
+    own = np.array(sides, np.int8) if split_folders else None
+    return ClassFiles(root, paths, names, class_names, own, tree.warnings())
 
 
 class _Tree:
     """Walks folders and remembers what it passed over."""
 
-    def __init__(self, root: str):
+    def __init__(self, root: str, known: tuple[str, ...], things: str):
         self.root = root
+        self.known = known
+        self.things = things
         self.suffixes: Counter[str] = Counter()
         self.notes: list[str] = []
 
@@ -114,16 +174,16 @@ class _Tree:
             waiting += folders
             yield from files
 
-    def pictures(self, folder: str) -> list[str]:
-        """Returns the pictures below `folder`, sorted naturally."""
-        pictures = []
+    def files(self, folder: str) -> list[str]:
+        """Returns the files below `folder` that are wanted, sorted naturally."""
+        files = []
         for path in self.walk(folder):
             suffix = os.path.splitext(path)[1].lower()
-            if suffix in IMAGE_SUFFIXES:
-                pictures.append(path)
+            if suffix in self.known:
+                files.append(path)
             elif suffix not in UNREMARKABLE:
                 self.suffixes[suffix or "no suffix"] += 1
-        return sorted(pictures, key=natural_key)
+        return sorted(files, key=natural_key)
 
     def warnings(self) -> list[str]:
         if self.suffixes:
@@ -132,8 +192,8 @@ class _Tree:
             )
             self.notes.append(
                 f"{self.suffixes.total()} files in {self.root} were passed over, because they are "
-                f"not pictures of a known kind ({kinds}); known are "
-                f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+                f"not {self.things} of a known kind ({kinds}); known are "
+                f"{', '.join(sorted(self.known))}."
             )
         return self.notes
 
@@ -154,7 +214,7 @@ def _split_folders(tree: _Tree, root: str) -> dict[str, int]:
                 f"{root} holds {_names(splits)} and no train/.",
                 "A data set with its own splits has train/, and validation/ and test/ where "
                 "there are any.",
-                "Rename the folder with the pictures to learn from to train/.",
+                f"Rename the folder with the {tree.things} to learn from to train/.",
             )
         return {}
     if not tree.entries(train)[0] and others:
@@ -177,20 +237,20 @@ def _split_folders(tree: _Tree, root: str) -> dict[str, int]:
 def _class_folders(tree: _Tree, root: str, *, alone: bool) -> dict[str, str]:
     """Returns the class folders in `root` by class name; `alone` asks for two at least."""
     folders, files = tree.entries(root)
-    loose = [path for path in files if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES]
+    loose = [path for path in files if os.path.splitext(path)[1].lower() in tree.known]
     if not folders:
-        what = f"{len(loose)} pictures but no" if loose else "no"
+        what = f"{len(loose)} {tree.things} but no" if loose else "no"
         raise UserError(
             f"{root} holds {what} class folders.",
             LAYOUT,
-            "Make a folder for each class and move its pictures there.",
+            f"Make a folder for each class and move its {tree.things} there.",
         )
     if alone and len(folders) == 1:
         inner = tree.entries(folders[0])[0]
         hint = (
             f"Give --data {folders[0]}, if the classes are in there."
             if len(inner) > 1
-            else "Add a folder with pictures of something else."
+            else f"Add a folder with {tree.things} of something else."
         )
         raise UserError(
             f"{root} holds one class folder only: {os.path.basename(folders[0])}.",
@@ -199,8 +259,8 @@ def _class_folders(tree: _Tree, root: str, *, alone: bool) -> dict[str, str]:
         )
     if loose:
         tree.notes.append(
-            f"{len(loose)} pictures lie in {root} outside of any class folder and were not used "
-            f"(for example {os.path.basename(min(loose))})."
+            f"{len(loose)} {tree.things} lie in {root} outside of any class folder and were not "
+            f"used (for example {os.path.basename(min(loose))})."
         )
     return {_text(os.path.basename(folder)): folder for folder in folders}
 
@@ -214,8 +274,18 @@ def _text(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def missing_folder(path: str) -> UserError:
-    """Returns the error for data that is not there; it names what is there and looks like it."""
+def missing_folder(
+    path: str,
+    expected: str = "a folder, a CSV, TSV, JSONL or Parquet file, tfds:NAME, or digits",
+    own: str = "digits",
+) -> UserError:
+    """Returns the error for data that is not there; it names what is there and looks like it.
+
+    Args:
+        path: What was given.
+        expected: What --data can be.
+        own: The name of the data that is always at hand.
+    """
     parent = os.path.dirname(os.path.abspath(path))
     while not os.path.isdir(parent):
         path, parent = parent, os.path.dirname(parent)
@@ -223,10 +293,10 @@ def missing_folder(path: str) -> UserError:
         names = os.listdir(parent)
     except OSError:
         names = []
-    hint = nearest(os.path.basename(os.path.normpath(path)), [*names, "digits"])
+    hint = nearest(os.path.basename(os.path.normpath(path)), [*names, own])
     return UserError(
         f"There is no {path}.{hint}",
-        "--data is a folder, a CSV, TSV, JSONL or Parquet file, tfds:NAME, or digits.",
+        f"--data is {expected}.",
         f"Check the name; {parent} holds: "
         f"{shorten(sorted(names, key=natural_key), 8) or 'nothing'}.",
     )

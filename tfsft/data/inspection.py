@@ -11,7 +11,7 @@ from PIL import Image
 from tfsft.data import findings
 from tfsft.data.labels import class_counts, is_number_task, shorten
 from tfsft.data.sources import ImageSource
-from tfsft.data.splits import BadExample, Splits
+from tfsft.data.splits import BadExample, Source, Splits
 
 FEW_EXAMPLES = 10
 SMALL_SIDE = 32  # pixels; smaller pictures are too alike for their outlines to tell them apart
@@ -69,6 +69,15 @@ class Inspection:
     grey_share: float
     warnings: tuple[str, ...]
 
+    def summary(self) -> list[str]:
+        """Returns what there is to say about good examples, a sentence each."""
+        if not self.sizes:
+            return []
+        smallest, middle, largest = (f"{width} x {height}" for width, height in self.sizes)
+        if smallest == largest:
+            return [f"Pictures: all {smallest} pixels."]
+        return [f"Pictures: {smallest} to {largest} pixels, half of them up to {middle}."]
+
     def problems(self) -> list[str]:
         """Returns what a person should look at, a sentence each; empty when all is well."""
         found = []
@@ -87,12 +96,7 @@ class Inspection:
                 f"the same: {pairs}. If they show the same thing, scores are too good; keep them "
                 "on one side with --group-column."
             )
-        if self.near_empty:
-            shown = shorten((f"{name} ({count})" for name, count in self.near_empty.items()), 10)
-            found.append(
-                f"{len(self.near_empty)} classes have fewer than {FEW_EXAMPLES} training "
-                f"examples: {shown}."
-            )
+        found += describe_near_empty(self.near_empty)
         if self.sizes and min(self.sizes[0]) < SMALL_SIDE:
             width, height = self.sizes[0]
             found.append(
@@ -113,8 +117,7 @@ def inspect_images(
     """
     sources = splits.sources()
     names = splits.class_names
-    train_counts = class_counts(splits.train.labels, len(names)) if names else np.array([], int)
-    duplicates, leaks = _repeated(sources)
+    duplicates, leaks = repeated_ids(sources)
     looks = _look(sources, sample, progress)
     shapes = np.concatenate([look.sizes for look in looks.values()])
     grey = np.concatenate([look.grey for look in looks.values()])
@@ -122,17 +125,13 @@ def inspect_images(
     shown = order[[0, len(order) // 2, -1]] if len(order) else []
     sizes = tuple((int(width), int(height)) for height, width in shapes[shown])
     return Inspection(
-        counts={split: _counts(source) for split, source in sources.items()},
+        counts={split: counts_by_class(source) for split, source in sources.items()},
         bad=splits.bad,
         duplicates=duplicates,
         leaks=leaks,
         near_duplicates=_near_duplicates(sources, looks),
         skew=findings.skew(splits.train.labels, names)[0],
-        near_empty={
-            name: int(count)
-            for name, count in zip(names, train_counts, strict=True)
-            if count < FEW_EXAMPLES
-        },
+        near_empty=near_empty_classes(splits.train),
         sampled=len(order),
         sizes=sizes or None,
         grey_share=float(grey.mean()) if len(grey) else 0.0,
@@ -233,24 +232,45 @@ def _distances(first: _Look, second: _Look) -> np.ndarray:
     return distances
 
 
-def _repeated(sources: dict[str, ImageSource]) -> tuple[tuple, tuple]:
+def repeated_ids(sources: dict[str, Source]) -> tuple[tuple, tuple]:
     """Returns the ids of contents that occur again in one split, and of those in several."""
-    keys = np.concatenate([source.keys for source in sources.values()])
-    ids = [name for source in sources.values() for name in source.ids]
-    split_of = np.repeat(np.arange(len(sources)), [len(source) for source in sources.values()])
+    parts = list(sources.values())
+    keys = np.concatenate([source.keys for source in parts])
+    split_of = np.repeat(np.arange(len(parts)), [len(source) for source in parts])
+    starts = np.concatenate([[0], np.cumsum([len(source) for source in parts])])
+
+    def ids(rows: np.ndarray) -> tuple[str, ...]:
+        return tuple(parts[split_of[row]].ids[row - starts[split_of[row]]] for row in rows)
+
     within, between = [], []
     for rows in findings.duplicates(keys):
         if len(np.unique(split_of[rows])) > 1:
-            between.append(tuple(ids[row] for row in rows))
+            between.append(ids(rows))
         for split in np.unique(split_of[rows]):
             same = rows[split_of[rows] == split]
             if len(same) > 1:
-                within.append(tuple(ids[row] for row in same))
+                within.append(ids(same))
     return tuple(within), tuple(between)
 
 
-def _counts(source: ImageSource) -> dict[str, int]:
+def counts_by_class(source: Source) -> dict[str, int]:
+    """Returns how many examples each class has; of numbers, how many there are under ""."""
     if is_number_task(source.labels):
         return {"": len(source)}
     counts = class_counts(source.labels, len(source.class_names)).tolist()
     return dict(zip(source.class_names, counts, strict=True))
+
+
+def near_empty_classes(train: Source) -> dict[str, int]:
+    """Returns the classes with few training examples, and how many."""
+    if not train.class_names:
+        return {}
+    return {name: count for name, count in counts_by_class(train).items() if count < FEW_EXAMPLES}
+
+
+def describe_near_empty(classes: dict[str, int]) -> list[str]:
+    """Returns a sentence about classes with few training examples."""
+    if not classes:
+        return []
+    shown = shorten((f"{name} ({count})" for name, count in classes.items()), 10)
+    return [f"{len(classes)} classes have fewer than {FEW_EXAMPLES} training examples: {shown}."]

@@ -1,7 +1,6 @@
 """Questions about texts that hold the answer: SQuAD JSON and flat tables."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,13 +15,23 @@ from tfsft.data.text_labels import label_texts
 from tfsft.data.text_loading import (
     Rows,
     bad_examples,
+    file_name,
     find_files,
     groups_of,
     limit_and_split,
     text_plan,
 )
 from tfsft.data.text_source import BATCH_ROWS, TextSource, content_keys, file_identity, stored
-from tfsft.data.text_tables import TEXT_TABLES, first_letter, load_json, open_text_table, shortened
+from tfsft.data.text_tables import (
+    TEXT_TABLES,
+    TextTable,
+    first_letter,
+    load_json,
+    open_text_table,
+    shortened,
+)
+from tfsft.data.tfds_source import PREFIX
+from tfsft.data.tfds_texts import open_tfds
 from tfsft.errors import UserError
 
 NEAR = 20  # characters that an answer may lie off the place it is said to have
@@ -46,6 +55,7 @@ def load_questions(
     seed: int = 0,
     limit: int | None = None,
     on_bad: str = "stop",
+    tfds_dir: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Splits:
     """Finds questions with their contexts and answers, and splits them; see `load_texts`.
@@ -61,6 +71,7 @@ def load_questions(
         seed: Another one gives other splits.
         limit: Take about this many questions in all.
         on_bad: What to do about questions that cannot be used; see `load_texts`.
+        tfds_dir: Folder with prepared tfds data sets.
         progress: Called with (done, total) while questions are read; the total is an estimate.
 
     Raises:
@@ -68,10 +79,10 @@ def load_questions(
         UsageError: An argument is out of range.
     """
     plan = text_plan(
-        data, "single", on_bad, limit, validation_fraction, test_fraction, seed, None,
+        data, "single", on_bad, limit, validation_fraction, test_fraction, seed, None, tfds_dir,
         "questions", "Every answer is a part of its context, or there is none",
     )  # fmt: skip
-    rows = _read(data, group_column, progress)
+    rows = _read(data, group_column, tfds_dir, progress)
     table = rows.table
     repaired = pc.sum(table["repaired"]).as_py() or 0
     if repaired:
@@ -87,20 +98,28 @@ def load_questions(
     return limit_and_split(plan, source, bad, rows, every_class=False)
 
 
-def _read(data: str, group: str | None, progress: Callable[[int, int], None] | None) -> Rows:
+def _read(
+    data: str,
+    group: str | None,
+    tfds_dir: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> Rows:
     if data == "sample":
         data = sample_path("questions.json")
-    files = find_files(data, TEXT_TABLES)
-    readers, notes = [], []
-    for path in files:
-        reader, note = _squad(path) or _table(path, group)
-        readers.append(reader)
-        notes.append(note)
-    own = any(files.values())
+    if data.startswith(PREFIX):
+        found = [
+            (_table(table, group), table.files, split) for table, split in open_tfds(data, tfds_dir)
+        ]
+    else:
+        found = [
+            (_squad(path) or _table(open_text_table(path), group), [path], split)
+            for path, split in find_files(data, TEXT_TABLES).items()
+        ]
+    own = any(split for *_, split in found)
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
         done, waiting = 0, []
-        for reader, split in zip(readers, files.values(), strict=True):
+        for (reader, _), _, split in found:
             for row in reader:
                 waiting.append(_checked(row) | ({"split": split} if own else {}))
                 done += 1
@@ -112,8 +131,10 @@ def _read(data: str, group: str | None, progress: Callable[[int, int], None] | N
         if waiting:
             yield _batch(waiting)
 
-    name = re.sub(r"[^\w-]+", "-", os.path.basename(next(iter(files))))
-    return Rows(stored(name, ["questions", *file_identity(files), group, own], batches), notes)
+    files = [file for _, files, _ in found for file in files]
+    identity = ["questions", *file_identity(files), group, own]
+    table = stored(file_name(os.path.basename(files[0])), identity, batches)
+    return Rows(table, [note for (_, note), *_ in found])
 
 
 def _squad(path: str) -> tuple[Iterator[dict[str, Any]], str] | None:
@@ -151,8 +172,7 @@ def _squad(path: str) -> tuple[Iterator[dict[str, Any]], str] | None:
     )
 
 
-def _table(path: str, group: str | None) -> tuple[Iterator[dict[str, Any]], str]:
-    table = open_text_table(path)
+def _table(table: TextTable, group: str | None) -> tuple[Iterator[dict[str, Any]], str]:
     roles = {}
     if group is not None:
         roles["group"] = tables.find_column(table, [], "groups", "--group-column", chosen=group)
@@ -160,7 +180,7 @@ def _table(path: str, group: str | None) -> tuple[Iterator[dict[str, Any]], str]
         found = [c for name in names for c in table.columns if tables.plain_name(c) == name]
         if not found:
             raise UserError(
-                f"{path} has no column called {names[0]}.",
+                f"{table.path} has no column called {names[0]}.",
                 f"Columns question, context and answers; there are: {', '.join(table.columns)}.",
                 "Rename the columns.",
             )
@@ -174,7 +194,7 @@ def _table(path: str, group: str | None) -> tuple[Iterator[dict[str, Any]], str]
         found = [c for c in table.columns if tables.plain_name(c) in names]
         if found:
             roles[role] = found[0]
-    name = os.path.basename(path)
+    name = table.name
 
     def questions() -> Iterator[dict[str, Any]]:
         seen = set()

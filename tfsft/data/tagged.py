@@ -20,6 +20,7 @@ from tfsft.data.text_loading import (
     Rows,
     bad_examples,
     check_no_columns,
+    file_name,
     find_files,
     groups_of,
     limit_and_split,
@@ -32,7 +33,15 @@ from tfsft.data.text_source import (
     file_identity,
     stored,
 )
-from tfsft.data.text_tables import ENCODINGS, find_encoding, open_text_table, shortened
+from tfsft.data.text_tables import (
+    ENCODINGS,
+    TextTable,
+    find_encoding,
+    open_text_table,
+    shortened,
+)
+from tfsft.data.tfds_source import PREFIX
+from tfsft.data.tfds_texts import open_tfds
 from tfsft.data.words import split_words
 from tfsft.errors import UserError, nearest
 
@@ -57,6 +66,7 @@ def load_tags(
     seed: int = 0,
     limit: int | None = None,
     on_bad: str = "stop",
+    tfds_dir: str | None = None,
     tags: tuple[str, ...] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Splits:
@@ -73,6 +83,7 @@ def load_tags(
         seed: Another one gives other splits.
         limit: Take about this many sentences in all.
         on_bad: What to do about sentences that cannot be used; see `load_texts`.
+        tfds_dir: Folder with prepared tfds data sets.
         tags: The tags and their order, where a model has them already.
         progress: Called with (done, total) while sentences are read; the total is an estimate.
 
@@ -85,11 +96,11 @@ def load_tags(
         UsageError: An argument is out of range.
     """
     plan = text_plan(
-        data, "multi", on_bad, limit, validation_fraction, test_fraction, seed, tags,
+        data, "multi", on_bad, limit, validation_fraction, test_fraction, seed, tags, tfds_dir,
         "sentences", "Every word has a tag, and tags follow their scheme",
     )  # fmt: skip
     columns = {"text": text_column, "label": label_column, "group": group_column}
-    rows = _read(data, columns, progress)
+    rows = _read(data, columns, tfds_dir, progress)
     table = rows.table
     found = _different(table["tags"].filter(pc.is_null(table["problem"])))
     scheme = find_scheme(tags or found)
@@ -121,32 +132,37 @@ def sample_path(name: str) -> str:
 
 
 def _read(
-    data: str, columns: dict[str, str | None], progress: Callable[[int, int], None] | None
+    data: str,
+    columns: dict[str, str | None],
+    tfds_dir: str | None,
+    progress: Callable[[int, int], None] | None,
 ) -> Rows:
     if data == "sample":
         data = sample_path("names.conll")
-    files = find_files(data, CONLL + TABLES)
-    readers, notes, chosen = [], [], []
-    for path in files:
-        if path.lower().endswith(CONLL):
+    tables_found: list[tuple[Any, str]] = []
+    if data.startswith(PREFIX):
+        tables_found = open_tfds(data, tfds_dir)
+    else:
+        for path, split in find_files(data, CONLL + TABLES).items():
+            columnar = path.lower().endswith(CONLL)
+            tables_found.append((path if columnar else open_text_table(path), split))
+    files, readers, notes, chosen = [], [], [], []
+    for table, _ in tables_found:
+        if isinstance(table, str):
             check_no_columns(data, columns)
-            encoding = find_encoding(path)
-            readers.append(_conll(path, encoding))
-            notes.append(
-                f"Words and tags are first and last column of {os.path.basename(path)} "
-                f"({ENCODINGS[encoding]})."
-            )
-            chosen.append(None)
+            reader, roles, note = _conll(table)
         else:
-            reader, roles, note = _table(path, columns)
-            readers.append(reader)
-            notes.append(note)
-            chosen.append(roles)
-    own = any(files.values())
+            reader, roles, note = _table(table, columns)
+        files += [table] if isinstance(table, str) else table.files
+        readers.append(reader)
+        chosen.append(roles)
+        notes.append(note)
+    splits_found = [split for _, split in tables_found]
+    own = any(splits_found)
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
         done = 0
-        for reader, split in zip(readers, files.values(), strict=True):
+        for reader, split in zip(readers, splits_found, strict=True):
             waiting: list[dict] = []
             for sentence in reader:
                 waiting.append(sentence | ({"split": split} if own else {}))
@@ -159,14 +175,18 @@ def _read(
             if waiting:
                 yield _batch(waiting)
 
-    name = re.sub(r"[^\w-]+", "-", os.path.basename(next(iter(files))))
     identity = ["tags", *file_identity(files), chosen, own]
-    return Rows(stored(name, identity, batches), notes)
+    return Rows(stored(file_name(os.path.basename(files[0])), identity, batches), notes)
 
 
-def _conll(path: str, encoding: str) -> Iterator[dict[str, Any]]:
-    """Yields the sentences of a file in columns."""
-    name = os.path.basename(path)
+def _conll(path: str) -> tuple[Iterator[dict[str, Any]], dict[str, str], str]:
+    """Returns the sentences of a file in columns, no roles, and a note about it."""
+    encoding, name = find_encoding(path), os.path.basename(path)
+    note = f"Words and tags are first and last column of {name} ({ENCODINGS[encoding]})."
+    return _sentences(path, name, encoding), {}, note
+
+
+def _sentences(path: str, name: str, encoding: str) -> Iterator[dict[str, Any]]:
     words: list[str] = []
     tags: list[str] = []
     problem, first, width, mark = None, 0, 0, None
@@ -198,10 +218,9 @@ def _conll(path: str, encoding: str) -> Iterator[dict[str, Any]]:
 
 
 def _table(
-    path: str, columns: Mapping[str, str | None]
+    table: TextTable, columns: Mapping[str, str | None]
 ) -> tuple[Iterator[dict[str, Any]], dict[str, str], str]:
     """Returns a table's sentences, which column has which role, and a note about it."""
-    table = open_text_table(path)
     group, roles = columns["group"], {}
     if group is not None:
         roles["group"] = tables.find_column(table, [], "groups", "--group-column", chosen=group)
@@ -233,7 +252,7 @@ def _table(
             table, TAG_COLUMNS, "lists of tags", "--label-column", chosen=columns["label"],
             taken=(*taken, roles["text"]), fits=lambda cells: _has(cells, list),
         )  # fmt: skip
-    name = os.path.basename(path)
+    name = table.name
     what = "Texts are" if spans else "Words are"
     note = (
         f"{what} column {roles['text']!r}, tags column {roles['label']!r} of {name} ({table.note})."

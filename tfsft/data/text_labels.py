@@ -8,6 +8,8 @@ import pyarrow.compute as pc
 
 from tfsft.data.labels import natural_key, unknown_class
 
+NO_LABEL = "has no label"
+
 
 def label_texts(
     table: pyarrow.Table, task: str, class_names: tuple[str, ...] | None
@@ -102,7 +104,7 @@ def _several(column: pyarrow.ChunkedArray) -> tuple[list[tuple[np.ndarray, np.nd
 
 def _problem(cell: str, task: str) -> str | None:
     if not cell.strip():
-        return "has no label"
+        return NO_LABEL
     if task == "regression":
         try:
             finite = math.isfinite(np.float32(cell))

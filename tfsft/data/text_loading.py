@@ -11,7 +11,8 @@ import pyarrow
 import pyarrow.compute as pc
 
 from tfsft.data import splits, tables
-from tfsft.data.folders import SPLIT_NAMES, missing_folder
+from tfsft.data.findings import SIDES
+from tfsft.data.folders import SPLIT_NAMES, TEXT_SUFFIXES, class_files, missing_folder
 from tfsft.data.labels import natural_key
 from tfsft.data.split_making import (
     SplitPlan,
@@ -21,8 +22,9 @@ from tfsft.data.split_making import (
     make_splits,
 )
 from tfsft.data.splits import BadExample, Splits
-from tfsft.data.text_labels import label_texts
+from tfsft.data.text_labels import NO_LABEL, label_texts
 from tfsft.data.text_source import (
+    BATCH_ROWS,
     KEY,
     TextSource,
     content_keys,
@@ -33,15 +35,22 @@ from tfsft.data.text_source import (
 from tfsft.data.text_tables import (
     TEXT_TABLES,
     TextTable,
+    find_encoding,
     is_number,
     label_array,
     open_text_table,
     text_array,
 )
+from tfsft.data.tfds_source import PREFIX
+from tfsft.data.tfds_texts import TfdsTable, open_tfds
 from tfsft.data.topics import is_topics, own_folder_warning, read_topics, topic_files
 from tfsft.errors import UsageError, UserError
 
 TEXT = pyarrow.large_string()
+EXPECTED = (
+    "a CSV, TSV, JSONL, JSON or Parquet file, a folder with train, validation and test files or "
+    "with class folders, tfds:NAME, or topics"
+)
 TEXT_COLUMNS = [
     "text",
     "sentence",
@@ -91,12 +100,14 @@ class Rows:
         notes: How they were read.
         warnings: What a person should know.
         class_names: The classes, where the data says which there are.
+        skip_unlabelled: Whether rows without a label are usual, as in some tfds data sets.
     """
 
     table: pyarrow.Table
     notes: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     class_names: tuple[str, ...] | None = None
+    skip_unlabelled: bool = False
 
 
 def load_texts(
@@ -145,7 +156,7 @@ def load_texts(
         UsageError: An argument is out of range.
     """
     plan = text_plan(
-        data, task, on_bad, limit, validation_fraction, test_fraction, seed, class_names
+        data, task, on_bad, limit, validation_fraction, test_fraction, seed, class_names, tfds_dir
     )
     columns = {
         "text": text_column,
@@ -166,11 +177,16 @@ def text_plan(
     test_fraction: float,
     seed: int,
     class_names: Sequence[str] | None,
+    tfds_dir: str | None,
     things: str = "texts",
     usable: str = "Every row has a text and a label",
 ) -> SplitPlan:
     """Checks what can be checked before any data is read; see `load_texts`."""
     check_arguments(data, task, on_bad, limit, things)
+    if tfds_dir is not None and not data.startswith(PREFIX):
+        raise UsageError(
+            f"--tfds-dir with --data {data}.", "--tfds-dir goes with tfds:NAME.", "Leave it out."
+        )
     if not data:
         raise UsageError("--data is empty.", "A file, a folder or tfds:NAME.", "Name one.")
     splits.check_fractions(validation_fraction, test_fraction)
@@ -198,8 +214,15 @@ def split_texts(
     labels, names, problems = label_texts(
         table, task, class_names if class_names is not None else rows.class_names
     )
-    bad = bad_examples(plan, table, problems, on_bad)
     good = np.setdiff1d(np.arange(len(table)), list(problems))
+    if rows.skip_unlabelled:
+        unlabelled = [row for row, problem in problems.items() if problem == NO_LABEL]
+        problems = {row: problems[row] for row in problems.keys() - unlabelled}
+        if unlabelled:
+            rows.warnings.append(
+                f"{len(unlabelled)} texts of {plan.data} have no label and were not used."
+            )
+    bad = bad_examples(plan, table, problems, on_bad)
     if not len(good):
         raise UserError(
             f"{plan.data} has no texts that can be used.", f"{plan.usable}.", "Mend the rows."
@@ -281,14 +304,34 @@ def _read(
     progress: Progress | None,
 ) -> Rows:
     """Chooses who reads `data`."""
-    if tfds_dir is not None:
-        raise UsageError(
-            f"--tfds-dir with --data {data}.", "--tfds-dir goes with tfds:NAME.", "Leave it out."
-        )
+    path = os.path.expanduser(data)
     if is_topics(data):
         check_no_columns(data, columns)
         return _topics(data)
-    return _tables(find_files(data, TEXT_TABLES), task, columns, progress)
+    if os.path.isdir(path) and not split_files(path, TEXT_TABLES):
+        check_no_columns(data, columns)
+        return _folders(path, task)
+    rows = _tables(open_tables(data, tfds_dir), task, columns, progress)
+    rows.skip_unlabelled = data.startswith(PREFIX)
+    return rows
+
+
+def open_tables(data: str, tfds_dir: str | None) -> list[tuple[TextTable, str]]:
+    """Opens the tables of a data set.
+
+    Args:
+        data: A table, a folder with tables called train, validation and test, or `tfds:NAME`.
+        tfds_dir: Folder with prepared tfds data sets.
+
+    Returns:
+        Each table and its split, which is "" where there is one only.
+
+    Raises:
+        UserError: There are no such tables.
+    """
+    if data.startswith(PREFIX):
+        return open_tfds(data, tfds_dir)
+    return [(open_text_table(path), split) for path, split in find_files(data, TEXT_TABLES).items()]
 
 
 def check_no_columns(data: str, columns: Mapping[str, str | None]) -> None:
@@ -332,7 +375,7 @@ def find_files(data: str, suffixes: Sequence[str]) -> dict[str, str]:
             "Change its permissions, or those of the folders above it.",
         ) from error
     except OSError as error:
-        raise missing_folder(path) from error
+        raise missing_folder(path, EXPECTED, "topics") from error
     known = ", ".join(suffixes)
     if os.path.isfile(path):
         if path.lower().endswith(tuple(suffixes)):
@@ -342,19 +385,27 @@ def find_files(data: str, suffixes: Sequence[str]) -> dict[str, str]:
             f"A file that ends in {known}, or a folder.",
             "Unpack it if it is an archive; save it as CSV if it is a table.",
         )
-    names = sorted(os.listdir(path), key=natural_key)
-    found = {}
-    for name in names:
-        # train.csv, and train-00000-of-00002.parquet
-        start = re.match(r"[a-z]+(?=[-_.])", name.lower())
-        if start and start[0] in SPLIT_NAMES and name.lower().endswith(tuple(suffixes)):
-            found[os.path.join(path, name)] = start[0]
-    if 0 not in {SPLIT_NAMES[split] for split in found.values()}:
+    found = split_files(path, suffixes)
+    if not found:
+        names = sorted(os.listdir(path), key=natural_key)
         raise UserError(
             f"{data} holds no file called train with one of these endings: {known}.",
             "A file, or a folder with train, validation and test files.",
             f"Give one of its files as --data; it holds: {', '.join(names[:8]) or 'nothing'}.",
         )
+    return found
+
+
+def split_files(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
+    """Returns the split of each file whose name says one, by path; nothing without training."""
+    found = {}
+    for name in sorted(os.listdir(folder), key=natural_key):
+        # train.csv, and train-00000-of-00002.parquet
+        start = re.match(r"[a-z]+(?=[-_.])", name.lower())
+        if start and start[0] in SPLIT_NAMES and name.lower().endswith(tuple(suffixes)):
+            found[os.path.join(folder, name)] = start[0]
+    if 0 not in {SPLIT_NAMES[split] for split in found.values()}:
+        return {}
     return dict(sorted(found.items(), key=lambda item: SPLIT_NAMES[item[1]]))
 
 
@@ -371,33 +422,78 @@ def _topics(data: str) -> Rows:
     return Rows(table, [note, *left_out], own_folder_warning())
 
 
+def _folders(path: str, task: str) -> Rows:
+    if task == "regression":
+        raise UserError(
+            f"{path} is a folder, and its texts are to be labelled with numbers.",
+            "Numbers come from a table, with a text in each row.",
+            "Write such a table and give its name as --data.",
+        )
+    found = class_files(path, TEXT_SUFFIXES, "texts")
+
+    def batches() -> Iterator[pyarrow.RecordBatch]:
+        ids = found.ids()
+        for start in range(0, len(ids), BATCH_ROWS):
+            part = slice(start, start + BATCH_ROWS)
+            texts, problems = zip(*map(_file_text, found.paths[part]), strict=True)
+            cells = {"text": texts, "label": [name for (name,) in found.names[part]]}
+            if found.sides is not None:
+                cells["split"] = [SIDES[side] for side in found.sides[part]]
+            yield rows_batch(ids[part], cells, problems)
+
+    identity = ["folder", path, *file_identity(found.paths)]
+    note = "Texts are files in class folders."
+    names = found.class_names
+    return Rows(stored("folder", identity, batches), [note], found.warnings, names)
+
+
+def _file_text(path: str) -> tuple[str | None, str | None]:
+    """Returns the text of a file, and what is wrong with it."""
+    try:
+        with open(path, encoding=find_encoding(path)) as file:
+            return file.read().strip("\ufeff \t\r\n"), None
+    except UserError as error:
+        return None, error.came.removeprefix(path).strip()
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror or error}"
+
+
 def _tables(
-    files: dict[str, str],
+    opened: list[tuple[TextTable, str]],
     task: str,
     columns: dict[str, str | None],
     progress: Progress | None,
 ) -> Rows:
-    opened = [open_text_table(path) for path in files]
-    chosen = [_choose(table, task, columns) for table in opened]
-    own = any(files.values())
+    own = any(split for _, split in opened)
+    chosen = [_choose(table, task, columns) for table, _ in opened]
     for roles in chosen:
         if own:
             roles.pop("split", None)
+    files = [file for table, _ in opened for file in table.files]
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
         total = sum(map(os.path.getsize, files))
         rows = done = 0
-        for table, roles, split in zip(opened, chosen, files.values(), strict=True):
+        for (table, split), roles in zip(opened, chosen, strict=True):
             for batch in _table_rows(table, roles, split):
                 yield batch
                 rows, done = rows + len(batch), done + batch.nbytes
                 if progress:
                     progress(rows, max(rows, round(rows * total / done)))
 
-    name = re.sub(r"[^\w-]+", "-", os.path.basename(next(iter(files)))).strip("-")
-    identity = [*file_identity(files), chosen, own]
-    notes = [_note(table, roles) for table, roles in zip(opened, chosen, strict=True)]
-    return Rows(stored(name, identity, batches), list(dict.fromkeys(notes)))
+    first, roles = opened[0][0], chosen[0]
+    notes = [_note(table, roles) for (table, _), roles in zip(opened, chosen, strict=True)]
+    known = first.class_names(roles["label"]) if isinstance(first, TfdsTable) else None
+    return Rows(
+        stored(file_name(first.name), [*file_identity(files), chosen, own], batches),
+        list(dict.fromkeys(notes)),
+        class_names=known,
+    )
+
+
+def file_name(name: str) -> str:
+    """Returns a name as it can stand in the name of a file."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-")
 
 
 def _choose(table: TextTable, task: str, columns: dict[str, str | None]) -> dict[str, str]:
@@ -465,14 +561,14 @@ def _note(table: TextTable, roles: dict[str, str]) -> str:
         if role in roles
     )
     kind = "columns" if pair else "column"
-    name = os.path.basename(table.path)
+    name = table.name
     return f"Text is {kind} {roles['text']!r}{pair}{others} of {name} ({table.note})."
 
 
 def _table_rows(
     table: TextTable, roles: dict[str, str], split: str
 ) -> Iterator[pyarrow.RecordBatch]:
-    name = os.path.basename(table.path)
+    name = table.name
     left = set()
     for batch, numbers in table.batches(list(dict.fromkeys(roles.values()))):
         cells = {role: batch.column(column) for role, column in roles.items()}

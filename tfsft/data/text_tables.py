@@ -33,7 +33,9 @@ class TextTable(Protocol):
     """A table whose rows are read in batches.
 
     Attributes:
-        path: Its file.
+        path: Its file, for messages.
+        name: What rows are numbered after, in ids.
+        files: What it is read from.
         columns: Names of its columns.
         head: Its first rows.
         note: How the file was read: "UTF-8, comma".
@@ -42,6 +44,8 @@ class TextTable(Protocol):
     """
 
     path: str
+    name: str
+    files: list[str]
     columns: list[str]
     head: pyarrow.Table
     note: str
@@ -78,14 +82,19 @@ def open_text_table(path: str) -> TextTable:
 
 
 class _Table:
+    def __init__(self, path: str):
+        self.path = path
+        self.name = os.path.basename(path)
+        self.files = [path]
+        self.bad: dict[int, str] = {}
+
     def values(self, column: str, count: int | None = None) -> list:
         return self.head.column(column).slice(0, count).to_pylist()
 
 
 class _Csv(_Table):
     def __init__(self, path: str):
-        self.path = path
-        self.bad = {}
+        super().__init__(path)
         self.encoding = find_encoding(path)
         with open(path, encoding=self.encoding, newline="") as file:
             first = file.readline(1 << 16).lstrip("\ufeff")
@@ -180,10 +189,9 @@ class _Csv(_Table):
 
 class _JsonLines(_Table):
     def __init__(self, path: str):
-        self.path = path
+        super().__init__(path)
         self.encoding = find_encoding(path)
         self.note = ENCODINGS[self.encoding]
-        self.bad = {}
         try:
             self.head = self._head()
         except pyarrow.ArrowInvalid as error:
@@ -267,8 +275,7 @@ class _Mended:
 
 class _Json(_Table):
     def __init__(self, path: str):
-        self.path = path
-        self.bad = {}
+        super().__init__(path)
         self.encoding = find_encoding(path)
         self.note = ENCODINGS[self.encoding]
         self.rows = load_json(path)
@@ -294,8 +301,7 @@ class _Json(_Table):
 
 class _Parquet(_Table):
     def __init__(self, path: str):
-        self.path = path
-        self.bad = {}
+        super().__init__(path)
         self.note = "Parquet"
         with pyarrow.parquet.ParquetFile(path) as file:
             self.columns = file.schema_arrow.names

@@ -4,12 +4,10 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import socket
-import tempfile
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from tfsft.cache import cache_folder, made_once
 from tfsft.data.folders import SPLIT_NAMES
 from tfsft.data.labels import index_labels, number_labels
 from tfsft.data.sources import BlobStorage, Listing
@@ -55,8 +54,8 @@ def list_tfds(
     Raises:
         UserError: There is no such data set, it cannot be downloaded, or it has no such features.
     """
-    builder = _prepared(data, tfds_dir)
-    splits = _splits(data, builder.info.splits)
+    builder = prepared(data, tfds_dir)
+    splits = split_sides(data, builder.info.splits)
     image, label = _features(data, builder.info, task, image_column, label_column, group_column)
     folder = _cached(builder, list(splits), image, label, group_column, progress)
     table = pyarrow.parquet.read_table(folder / "examples.parquet")
@@ -70,7 +69,7 @@ def list_tfds(
     if task == "regression":
         labels, names = number_labels(cells, ids.__getitem__), ()
     else:
-        known = _class_feature(builder.info.features[label]).names
+        known = class_feature(builder.info.features[label]).names
         rows = cells if task == "multi" else [[cell] for cell in cells]
         labels, names = index_labels(rows, task, class_names or tuple(known), ids.__getitem__)
     side_of = np.array(list(splits.values()), np.int8)
@@ -88,16 +87,12 @@ def list_tfds(
     )
 
 
-def cache_folder() -> Path:
-    """Returns the folder for copies of data sets: below `$TFSFT_CACHE` or the user's cache."""
-    root = os.environ.get("TFSFT_CACHE")
-    if not root:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfsft"
-    return Path(root) / "tfds"
+def prepared(data: str, tfds_dir: str | None) -> Any:
+    """Returns the builder of the data set, downloaded and ready to be read.
 
-
-def _prepared(data: str, tfds_dir: str | None) -> Any:
-    """Returns the builder of the data set, downloaded and ready to be read."""
+    Raises:
+        UserError: There is no such data set, or it cannot be downloaded.
+    """
     import tensorflow_datasets as tfds  # slow to import
 
     name, _, config = data.removeprefix(PREFIX).partition(":")
@@ -156,8 +151,12 @@ def _is_known(host: str) -> bool:
         return False
 
 
-def _splits(data: str, found: dict) -> dict[str, int]:
-    """Returns the side of each split to read, by its name in the data set."""
+def split_sides(data: str, found: dict) -> dict[str, int]:
+    """Returns the side of each split to read, by its name in the data set.
+
+    Raises:
+        UserError: None of them is for training.
+    """
     sides = {name: SPLIT_NAMES[name] for name in found if name in SPLIT_NAMES}
     if 0 in sides.values():
         return sides
@@ -184,10 +183,10 @@ def _features(
 
     def is_label(feature: Any) -> bool:
         if task == "regression":
-            plain = isinstance(feature, tfds.features.Tensor) and not _class_feature(feature)
+            plain = isinstance(feature, tfds.features.Tensor) and not class_feature(feature)
             return plain and feature.shape == () and np.issubdtype(feature.np_dtype, np.number)
         several = isinstance(feature, tfds.features.Sequence)
-        return several == (task == "multi") and _class_feature(feature) is not None
+        return several == (task == "multi") and class_feature(feature) is not None
 
     features = info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
     keys = info.supervised_keys if isinstance(info.supervised_keys, tuple) else ()
@@ -213,8 +212,8 @@ def _features(
     return chosen[0], chosen[1]
 
 
-def _class_feature(feature: Any) -> Any:
-    """Returns the ClassLabel that `feature` is or is a sequence of, or None."""
+def class_feature(feature: Any) -> Any:
+    """Returns the ClassLabel that a feature is or is a sequence of, or None."""
     import tensorflow_datasets as tfds
 
     feature = getattr(feature, "feature", feature)
@@ -236,20 +235,12 @@ def _cached(
         status = shard.stat()
         identity += [str(shard), status.st_size, status.st_mtime_ns]
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
-    folder = cache_folder() / f"{builder.name}-{digest}"
-    if folder.is_dir():
-        return folder
+    folder = cache_folder() / "tfds" / f"{builder.name}-{digest}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-        try:
-            _copy(part, builder, splits, image, label, group, progress)
-            part.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process has made the same copy meanwhile
-                raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        return made_once(
+            folder,
+            lambda beside: _copy(beside, builder, splits, image, label, group, progress),
+        )
     except OSError as error:
         full = error.errno == errno.ENOSPC
         raise UserError(
@@ -260,7 +251,6 @@ def _cached(
             else "A folder that can be written.",
             "Make room there, or set TFSFT_CACHE to a folder elsewhere.",
         ) from error
-    return folder
 
 
 def _copy(
@@ -274,18 +264,19 @@ def _copy(
 ) -> None:
     """Writes `pictures.bin`, the encoded pictures, and `examples.parquet`, a row for each."""
     columns = {"id": [], "split": [], "end": [], "label": [], "group": []}
-    class_feature = _class_feature(builder.info.features[label])
-    group_class = _class_feature(builder.info.features[group]) if group else None
+    label_class = class_feature(builder.info.features[label])
+    group_class = class_feature(builder.info.features[group]) if group else None
+    features = [image, label, *([group] if group else [])]
     total = sum(builder.info.splits[split].num_examples for split in splits)
     end = 0
     with open(folder / "pictures.bin", "wb") as file:
         for number, split in enumerate(splits):
-            for row, example in enumerate(_examples(builder, split, image, label, group)):
+            for row, example in enumerate(examples(builder, split, features, [image])):
                 end += file.write(example[image])
                 columns["id"].append(f"{builder.name}/{split}/{row}")
                 columns["split"].append(number)
                 columns["end"].append(end)
-                columns["label"].append(_cell(example[label], class_feature))
+                columns["label"].append(_cell(example[label], label_class))
                 columns["group"].append(str(_cell(example[group], group_class)) if group else "")
                 if progress and len(columns["id"]) % 100 == 0:
                     progress(len(columns["id"]), total)
@@ -294,17 +285,22 @@ def _copy(
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / "examples.parquet")
 
 
-def _examples(
-    builder: Any,
-    split: str,
-    image: str,
-    label: str,
-    group: str | None,
+def examples(
+    builder: Any, split: str, features: Iterable[str], encoded: Iterable[str] = ()
 ) -> Iterator[dict]:
+    """Yields the examples of a split, in order, as NumPy values.
+
+    Args:
+        builder: Of a data set that is ready to be read.
+        split: Its name.
+        features: Which to read.
+        encoded: Which to leave as they are stored.
+    """
     import tensorflow_datasets as tfds
 
-    wanted = dict.fromkeys([image, label, *([group] if group else [])], True)
-    decoders = tfds.decode.PartialDecoding(wanted, {image: tfds.decode.SkipDecoding()})
+    decoders = tfds.decode.PartialDecoding(
+        dict.fromkeys(features, True), dict.fromkeys(encoded, tfds.decode.SkipDecoding())
+    )
     order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     dataset = builder.as_dataset(
         split=split, decoders=decoders, shuffle_files=False, read_config=order
@@ -312,10 +308,10 @@ def _examples(
     return dataset.as_numpy_iterator()
 
 
-def _cell(value: Any, class_feature: Any) -> Any:
+def _cell(value: Any, known: Any) -> Any:
     """Returns a feature's value as class names, text or a number; None where it is not known."""
-    if class_feature is None:
+    if known is None:
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value.item()
     if np.ndim(value):
-        return [class_feature.int2str(int(index)) for index in value]
-    return class_feature.int2str(int(value)) if value >= 0 else None
+        return [known.int2str(int(index)) for index in value]
+    return known.int2str(int(value)) if value >= 0 else None

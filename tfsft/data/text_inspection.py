@@ -1,0 +1,167 @@
+"""A look at labelled texts before training on them: what is in them and what is wrong with them."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfsft.data import findings
+from tfsft.data.inspection import (
+    Inspection,
+    counts_by_class,
+    describe_near_empty,
+    inspect_images,
+    near_empty_classes,
+    repeated_ids,
+)
+from tfsft.data.labels import shorten
+from tfsft.data.splits import BadExample, Splits
+from tfsft.data.text_source import BATCH_ROWS, TextSource
+
+CJK = "\u3040-\u30ff\u3400-\u9fff"  # a character counts as a word
+WORD = re.compile(f"[{CJK}]|[^\\W{CJK}]+")
+# UTF-8 that was read as Latin-1, and what stands for a letter that could not be read.
+MOJIBAKE = re.compile(
+    "\ufffd|\u00c3[\u0080-\u00bf]|\u00c2[\u0080-\u00bf]|\u00e2\u20ac|\u00f0\u0178"
+)
+SHOWN = 1000  # ids to remember of each kind
+
+
+@dataclass(frozen=True)
+class TextInspection:
+    """What was found in labelled texts.
+
+    Args:
+        counts: Examples of each class in each split: `counts["train"]["spam"]`; without classes,
+            of each split under the name "".
+        bad: Rows that were left out.
+        duplicates: Ids of each content that occurs more than once in one split.
+        leaks: Ids of each content that occurs in more than one split.
+        skew: How many times as many training examples the largest class has as the smallest.
+        near_empty: Classes with few training examples, and how many.
+        characters, words: Shortest, median and longest text; of questions, of their contexts.
+        wordless: Ids of texts that are empty or hold punctuation alone.
+        garbled: Ids of texts that were probably read in a wrong encoding.
+        warnings: What was found while the data was loaded.
+        notes: How the data was read.
+    """
+
+    counts: dict[str, dict[str, int]]
+    bad: tuple[BadExample, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    leaks: tuple[tuple[str, ...], ...]
+    skew: float
+    near_empty: dict[str, int]
+    characters: tuple[int, int, int]
+    words: tuple[int, int, int]
+    wordless: tuple[str, ...]
+    garbled: tuple[str, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def summary(self) -> list[str]:
+        """Returns what there is to say about good examples, a sentence each."""
+        (short, middle, long), (few, half, many) = self.characters, self.words
+        return [
+            *self.notes,
+            f"Texts: {few} to {many} words, half of them up to {half}; {short} to {long} "
+            f"characters, half of them up to {middle}.",
+        ]
+
+    def problems(self) -> list[str]:
+        """Returns what a person should look at, a sentence each; empty when all is well."""
+        found = []
+        if self.bad:
+            shown = [f"{example.id} {example.reason}" for example in self.bad]
+            found.append(f"{len(self.bad)} examples cannot be used: {shorten(shown)}.")
+        found += self.warnings
+        if self.duplicates:
+            copies = sum(len(ids) - 1 for ids in self.duplicates)
+            shown = shorten((" = ".join(ids[:3]) for ids in self.duplicates), 3)
+            found.append(f"{copies} texts are exact copies in the same split: {shown}.")
+        found += describe_near_empty(self.near_empty)
+        if self.wordless:
+            found.append(
+                f"{len(self.wordless)} texts hold punctuation alone: {shorten(self.wordless)}."
+            )
+        if self.garbled:
+            found.append(
+                f"{len(self.garbled)} texts hold letters that come from a wrong encoding, such as "
+                f"\u00c3\u00a9 for \u00e9: {shorten(self.garbled)}. Save the file as UTF-8 again."
+            )
+        return found
+
+
+def inspect_texts(
+    splits: Splits, *, progress: Callable[[int, int], None] | None = None
+) -> TextInspection:
+    """Looks at labels and contents of all texts.
+
+    Args:
+        splits: From `load_texts`, `load_tags` or `load_questions`.
+        progress: Called with (done, total) while texts are read.
+    """
+    sources = splits.sources()
+    total = sum(map(len, sources.values()))
+    characters, words = np.empty(total, np.int64), np.empty(total, np.int64)
+    wordless: list[str] = []
+    garbled: list[str] = []
+    done = 0
+    for source in sources.values():
+        for start in range(0, len(source), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            texts = _texts(source, rows)
+            for place, text in enumerate(texts, done):
+                characters[place] = len(text)
+                words[place] = len(WORD.findall(text))
+                if not words[place] and _is_wordless(text) and len(wordless) < SHOWN:
+                    wordless.append(source.ids[start + place - done])
+                if MOJIBAKE.search(text) and len(garbled) < SHOWN:
+                    garbled.append(source.ids[start + place - done])
+            done += len(texts)
+            if progress:
+                progress(done, total)
+    duplicates, leaks = repeated_ids(sources)
+    return TextInspection(
+        counts={split: counts_by_class(source) for split, source in sources.items()},
+        bad=splits.bad,
+        duplicates=duplicates,
+        leaks=leaks,
+        skew=findings.skew(splits.train.labels, splits.class_names)[0],
+        near_empty=near_empty_classes(splits.train),
+        characters=_three(characters),
+        words=_three(words),
+        wordless=tuple(wordless),
+        garbled=tuple(garbled),
+        warnings=splits.warnings,
+        notes=splits.notes,
+    )
+
+
+def inspect(
+    splits: Splits, *, progress: Callable[[int, int], None] | None = None
+) -> Inspection | TextInspection:
+    """Looks at a data set, whatever its examples are."""
+    look = inspect_texts if isinstance(splits.train, TextSource) else inspect_images
+    return look(splits, progress=progress)
+
+
+def _texts(source: TextSource, rows: slice) -> list[str]:
+    if source.has("context"):
+        return source.column("context", rows)
+    texts = source.column("text", rows)
+    if not source.has("pair"):
+        return texts
+    pairs = source.column("pair", rows)
+    return [f"{text} {pair}" for text, pair in zip(texts, pairs, strict=True)]
+
+
+def _is_wordless(text: str) -> bool:
+    return all(unicodedata.category(letter)[0] in "PZC" for letter in text)
+
+
+def _three(lengths: np.ndarray) -> tuple[int, int, int]:
+    ordered = np.sort(lengths)
+    return int(ordered[0]), int(ordered[len(ordered) // 2]), int(ordered[-1])
