@@ -107,7 +107,8 @@ def _problem(cell: str, task: str) -> str | None:
         return NO_LABEL
     if task == "regression":
         try:
-            finite = math.isfinite(np.float32(cell))
+            with np.errstate(over="ignore"):
+                finite = math.isfinite(np.float32(cell))
         except ValueError:
             finite = False
         if not finite:

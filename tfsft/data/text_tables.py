@@ -123,8 +123,10 @@ class _Csv(_Table):
                     start = int(numbers[-1]) + 1
                     yield batch, numbers
 
-    def _try(self, quote: str | bool) -> tuple[pyarrow.Table | Exception, float]:
-        """Returns the first rows, and how many of them do not fit."""
+    def _try(self, quote: str | bool) -> tuple[pyarrow.Table | Exception, tuple]:
+        """Returns the first rows, and what speaks against this way of reading: rows that do not
+        fit, and then rows that it makes one.
+        """
         bad: dict[int, str] = {}
         try:
             names = self._open(quote, None, bad).schema.names
@@ -134,9 +136,9 @@ class _Csv(_Table):
             reader = self._open(quote, names, bad)
             batches = [next(reader, None)]
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            return error, float("inf")
+            return error, (float("inf"),)
         head = pyarrow.Table.from_batches([b for b in batches if b is not None], reader.schema)
-        return head.slice(0, HEAD_ROWS), len(bad)
+        return head.slice(0, HEAD_ROWS), (len(bad), -len(head))
 
     def _open(
         self, quote: str | bool, columns: Sequence[str] | None, bad: dict[int, str]
