@@ -54,6 +54,8 @@ def add_lora(
     if rank < 1:
         raise UsageError(f"LoRA of rank {rank} was asked for.", "A rank is a whole number from 1.")
     wanted = {target.strip() for target in targets}
+    if not wanted:
+        raise UsageError("No LoRA targets were given.", f"Targets: {', '.join(TARGETS)}; or all.")
     for target in sorted(wanted - {*TARGETS, "all"}):
         raise UsageError(
             f"There is no LoRA target '{target}'.{nearest(target, [*TARGETS, 'all'])}",
@@ -201,11 +203,10 @@ class _Adapter:
         into, out = sizes(layer)
         bound = into**-0.5  # Kaiming's uniform distribution with a = sqrt(5)
         start = keras.initializers.RandomUniform(-bound, bound, seed=seed)
-        common = {"dtype": "float32", "aggregation": "mean"}
         seeds = None
         layer._tracker.unlock()
-        a = layer.add_weight(name="lora_a", shape=(into, rank), initializer=start, **common)
-        b = layer.add_weight(name="lora_b", shape=(rank, out), initializer="zeros", **common)
+        a = layer.add_weight((into, rank), start, "float32", name="lora_a")
+        b = layer.add_weight((rank, out), "zeros", "float32", name="lora_b")
         if dropout:
             with keras.name_scope(layer.name, caller=layer):
                 seeds = keras.random.SeedGenerator(seed, name="lora_dropout")
