@@ -61,8 +61,8 @@ class Config:
         accumulate: Parts a batch is computed in: same result, less memory.
         learning_rate: Highest rate while the head is trained.
         unfrozen_learning_rate: Highest rate once part of the backbone is trained too.
-        layer_decay: Factor on the rate for each stage further from the output; 1 is the same rate
-            for all.
+        layer_decay: Factor on the rate for each stage, in a transformer each block, further from
+            the output; 1 is the same rate for all.
         optimizer: How gradients become updates.
         weight_decay: Decoupled weight decay, never on biases and normalisation.
         momentum: Momentum of sgd.

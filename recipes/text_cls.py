@@ -67,7 +67,7 @@ class Config:
         accumulate: Parts a batch is computed in: same result, less memory.
         learning_rate: Highest rate once the backbone is trained with the head.
         head_learning_rate: Highest rate while the head is trained alone.
-        layer_decay: Factor on the rate for each layer further from the output; 1 is the same rate
+        layer_decay: Factor on the rate for each block further from the output; 1 is the same rate
             for all.
         optimizer: How gradients become updates.
         weight_decay: Decoupled weight decay, never on biases and normalisation.
@@ -319,7 +319,7 @@ def main(config: Config, run: training.Run) -> None:
 
     # What it leaves
     if config.lora_rank:
-        models.save_adapter(model, run.dir / "adapter", base=backbone.source)
+        models.save_adapter(model, run.dir / "adapter", base=backbone.name)
         models.merge_lora(model)
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
     run.evaluate(model, held_out, score, splits.sources())

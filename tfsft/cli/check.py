@@ -57,17 +57,14 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
     # Every bad example is wanted, not the first; so they are skipped here and counted below.
     looked_at = dataclasses.replace(config, on_bad="list") if hasattr(config, "on_bad") else config
     splits = module.load_data(looked_at)
-    _show_data(
-        splits, data.inspect_images(splits, progress=console.quiet_reporter("Looking", "pictures"))
-    )
+    looking = console.quiet_reporter("Looking", "examples")
+    _show_data(splits, data.inspect(splits, progress=looking))
     if options.data_only:
         return 1 if splits.bad else 0
 
     click.echo("\nTrying a few steps ...")
     few = {
-        name: source.subset(
-            range(min(len(source), config.batch_size * (BATCHES if name == "train" else 1)))
-        )
+        name: source.subset(_few(source, config.batch_size, BATCHES if name == "train" else 1))
         for name, source in splits.sources().items()
     }
     module.load_data = lambda config: dataclasses.replace(splits, **few)
@@ -87,6 +84,21 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
     return 1 if splits.bad else 0
 
 
+def _few(source: Any, batch_size: int, batches: int) -> list[int]:
+    """Returns the rows to try: the first ones, and the longest, which need the most memory."""
+    rows = list(range(min(len(source), batch_size * batches)))
+    if batches == 1 or not hasattr(source, "column"):
+        return rows
+    name = "text" if source.has("text") else "context"
+    lengths = [
+        len(text)
+        for start in range(0, len(source), 8192)
+        for text in source.column(name, slice(start, start + 8192))
+    ]
+    longest = sorted(range(len(source)), key=lengths.__getitem__)[-batch_size:]
+    return sorted({*rows[: batch_size * (batches - 1)], *longest})
+
+
 def _show_data(splits: Any, found: Any) -> None:
     parts = ", ".join(f"{len(source)} {name}" for name, source in splits.sources().items())
     click.echo(f"Data: {parts}; {len(splits.class_names)} classes.")
@@ -97,10 +109,8 @@ def _show_data(splits: Any, found: Any) -> None:
             click.echo(
                 f"  {name:{width}}  {count:6}  {'#' * round(40 * count / max(counts.values()))}"
             )
-    if found.sizes:
-        smallest, middle, largest = (f"{width} x {height}" for width, height in found.sizes)
-        sizes = f"{smallest} to {largest} pixels, half of them up to {middle}"
-        click.echo(f"Pictures: {f'all {smallest} pixels' if smallest == largest else sizes}.")
+    for sentence in found.summary():
+        click.echo(sentence)
     problems = found.problems()
     click.echo("No problems found." if not problems else f"{len(problems)} things to look at:")
     for problem in problems:

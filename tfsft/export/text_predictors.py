@@ -13,13 +13,13 @@ from tfsft.data.plain_texts import PlainTexts, read_plain_texts
 from tfsft.data.words import split_words
 from tfsft.errors import UsageError
 from tfsft.evaluation.predictions import Prediction, order, predictions
+from tfsft.evaluation.tags import is_plain
 from tfsft.export.predictor import Predictor, Progress, label_answers
 from tfsft.training.scoring import (
     answer_text,
     character_spans,
     predict_answers,
     predict_tags,
-    texts_of,
 )
 
 BATCH_SIZE = 32
@@ -112,8 +112,10 @@ class TextClassifier(TextPredictor):
         outputs, _ = training.predict(self.model, self.pipeline(examples), progress=progress)
         rows = predictions(examples.ids, None, outputs, self.class_names, kind=self.labels)
         answers = label_answers(rows, outputs, self.class_names)
-        texts = texts_of(examples, np.arange(len(examples)))
-        return [a | {"text": text} for a, text in zip(answers, texts, strict=True)], []
+        texts = (
+            {name: examples.column(name)[i] for name in self.columns} for i in range(len(rows))
+        )
+        return [a | text for a, text in zip(answers, texts, strict=True)], []
 
     def load(self, given: str, **options: Any) -> data.Splits:
         """Loads labelled texts with the run's classes."""
@@ -174,12 +176,13 @@ class Tagger(TextPredictor):
         """Answers for each text: its entities, with their place in characters."""
         found = predict_tags(self.model, self.pipeline(examples), progress=progress)
         names = self.task["tags"]
+        plain = is_plain(names)
         columns = (examples.column(name) for name in ("text", "starts", "ends"))
         answers = []
         for name, (tags, sure), text, starts, ends in zip(
             examples.ids, found, *columns, strict=True
         ):
-            spans = character_spans([names[tag] for tag in tags], starts, ends)
+            spans = character_spans([names[tag] for tag in tags], starts, ends, plain=plain)
             inside = [
                 [p for p, start in zip(sure, starts, strict=True) if first <= start < last]
                 for first, last, _ in spans

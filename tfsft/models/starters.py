@@ -7,7 +7,6 @@ converted, and nothing of it is installed or run.
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfsft.cache import cache_folder
 from tfsft.errors import UsageError, UserError, nearest
 from tfsft.models.legacy_torch import read_legacy_torch
 
@@ -106,13 +106,6 @@ def starter_path(name: str) -> Path:
             if not folder.is_dir():  # else another process was faster, with the same files
                 raise
     return folder
-
-
-def cache_folder() -> Path:
-    """Returns the folder of what tfsft downloaded: `$TFSFT_CACHE`, or in the user's cache."""
-    if chosen := os.environ.get("TFSFT_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfsft"
 
 
 def _download(name: str, starter: Starter, folder: Path) -> Path:

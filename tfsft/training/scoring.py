@@ -1,7 +1,6 @@
 """How a model does on labelled examples, for the end of a run and for `tfsft evaluate`."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -19,7 +18,7 @@ from tfsft.evaluation.predictions import (
     tag_predictions,
 )
 from tfsft.evaluation.questions import question_metrics
-from tfsft.evaluation.tags import tag_metrics, tag_spans
+from tfsft.evaluation.tags import is_plain, tag_metrics, tag_spans
 from tfsft.training.features import predict, run_batches
 
 Progress = Callable[[int, int], None] | None
@@ -57,10 +56,8 @@ def score_labels(
     names = source.ids if source is not None else range(len(ok))
     metrics = evaluation.evaluate(kind, labels, outputs[good], class_names)
     ids = [str(names[i]) for i in good]
-    rows = predictions(ids, labels, outputs[good], class_names, kind=kind)
     texts = texts_of(source, good)
-    if texts is not None:
-        rows = [replace(row, text=text) for row, text in zip(rows, texts, strict=True)]
+    rows = predictions(ids, labels, outputs[good], class_names, kind=kind, texts=texts)
     return metrics, rows
 
 
@@ -89,8 +86,12 @@ def score_tags(
     said = [[tags[tag] for tag in row] for row, _ in found]
     metrics = tag_metrics(true, said, class_names)
     starts, ends = source.column("starts"), source.column("ends")
+    plain = is_plain(tags)
     spans = [
-        [character_spans(row, *words) for row, *words in zip(rows, starts, ends, strict=True)]
+        [
+            character_spans(row, *words, plain=plain)
+            for row, *words in zip(rows, starts, ends, strict=True)
+        ]
         for rows in (true, said)
     ]
     sure = [float(np.prod(probabilities, dtype=np.float64)) for _, probabilities in found]
@@ -137,9 +138,19 @@ def score_answers(
     )
     none = [answer.no_answer_score for answer in found]
     metrics = question_metrics(right, said, none, candidates)
-    texts = [f"{q}\n{context}" for q, context in zip(questions, contexts, strict=True)]
-    sure = [answer.probability for answer in found]
-    return metrics, answer_predictions(list(source.ids), texts, right, said, sure)
+    rows = answer_predictions(
+        list(source.ids),
+        list(zip(questions, contexts, strict=True)),
+        right,
+        said,
+        [answer.probability for answer in found],
+        starts=[answers[0]["start"] if answers else None for answers in source.column("answers")],
+        predicted_starts=[
+            spans[answer.first][0] if answer.first >= 0 else None
+            for answer, spans in zip(found, words, strict=True)
+        ],
+    )
+    return metrics, rows
 
 
 def predict_tags(
@@ -184,10 +195,16 @@ def predict_answers(
 
 
 def character_spans(
-    tags: list[str], starts: list[int], ends: list[int]
+    tags: list[str], starts: list[int], ends: list[int], *, plain: bool
 ) -> list[tuple[int, int, str]]:
-    """Returns the entities of a tagged text as (start, end, type), in characters of the text."""
-    return [(starts[first], ends[last], kind) for kind, first, last in tag_spans(tags)]
+    """Returns the entities of a tagged text as (start, end, type), in characters of the text.
+
+    Args:
+        tags: One a word.
+        starts, ends: Where the words begin and end.
+        plain: Whether tags are types without a prefix, see `evaluation.tags.is_plain`.
+    """
+    return [(starts[first], ends[last], kind) for kind, first, last in tag_spans(tags, plain)]
 
 
 def answer_text(
@@ -207,11 +224,11 @@ def answer_text(
     return context[words[span[0]][0] : words[span[1]][1]]
 
 
-def texts_of(source: Any, rows: np.ndarray) -> list[str] | None:
-    """Returns some examples as people read them; None for what is no text."""
+def texts_of(source: Any, rows: np.ndarray) -> list[str] | list[tuple[str, str]] | None:
+    """Returns some texts or pairs of texts; None for what is no text."""
     if not hasattr(source, "column"):
         return None
     texts = source.column("text", rows)
     if not source.has("pair"):
         return texts
-    return [f"{a}\n{b}" for a, b in zip(texts, source.column("pair", rows), strict=True)]
+    return list(zip(texts, source.column("pair", rows), strict=True))
