@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow
@@ -10,6 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from tfsft.data import text_source
+from tfsft.data.questions import load_questions
+from tfsft.data.tagged import load_tags
 from tfsft.data.text_loading import load_texts
 from tfsft.errors import UsageError, UserError
 
@@ -282,6 +286,8 @@ def test_what_is_no_table_of_texts(tmp_path):
     )
     assert "one column only" in message(file("f.csv", b"text\nabc\n"))
     assert "All labels" in message(file("g.csv", b"text,label\na,x\nb,x\nc,x\n"))
+    unnamed = b"label,text,,\n" + b"".join(b"%d,text %d,,\n" % (n % 2, n) for n in range(30))
+    assert load_texts(str(file("n.csv", unnamed))).class_names == ("0", "1")
     assert "same name" in message(file("h.csv", b"text,text\na,x\nb,y\n"))
     mixed = b'{"text": "a", "label": 1}\n{"text": "b", "label": "1"}\n'
     assert "line 2: 'label' is text (\"1\"), but a number in line 1" in message(
@@ -467,3 +473,42 @@ def test_cells_of_chunks_are_taken_one_by_one():
     keys = text_source.content_keys(["x", "y", "x"])
     chunks = pyarrow.chunked_array([keys, keys.slice(1)])
     assert text_source.fixed_width(chunks).tolist() == [k.as_py() for k in chunks]
+
+
+def test_tags_and_questions_of_tfds(tfds_folder):
+    tagged = load_tags("tfds:tiny_texts", tfds_dir=tfds_folder)
+    assert tagged.tags == ("O", "B-X", "I-X")
+    everything = tagged.everything()
+    assert sorted(everything.column("text")) == sorted(f"see New York{n}" for n in range(60))
+    assert everything.column("tags") == [[0, 1, 2]] * 60
+    asked = load_questions("tfds:tiny_texts", tfds_dir=tfds_folder).everything()
+    columns = (asked.column(name) for name in ("question", "context", "answers"))
+    for question, context, answers in zip(*columns, strict=True):
+        number = context.split()[2]
+        assert question == f"What {number}?"
+        assert answers == [{"text": number, "start": 6}]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_texts(tmp_path):
+    code = (
+        "import sys\n"
+        "from tfsft.data.text_loading import load_texts\n"
+        "def anonymous():\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return next(int(l.split()[1]) for l in lines if l.startswith('RssAnon')) / 1024\n"
+        "before = anonymous()\n"
+        "splits = load_texts(sys.argv[1])\n"
+        "splits.train.column('text', slice(0, 100))\n"
+        "print(anonymous() - before)\n"
+    )
+    grown = []
+    for words in (250, 1250):
+        path = tmp_path / f"{words}.csv"
+        rows = ((f"{n} " + "word " * words, n % 2) for n in range(40_000))
+        write_csv(path, rows, ["text", "label"])
+        run = subprocess.run(
+            [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+        )
+        grown.append(float(run.stdout))
+    assert grown[1] - grown[0] < 70  # MB, where the files differ by 200 MB

@@ -192,6 +192,7 @@ def stored(
                 writer.write_batch(first)
                 for batch in rows:
                     writer.write_batch(batch)
+        pyarrow.default_memory_pool().release_unused()  # it would keep what the copying took
 
     try:
         made_once(folder, write)

@@ -129,7 +129,8 @@ class _Csv(_Table):
         """
         bad: dict[int, str] = {}
         try:
-            names = self._open(quote, None, bad).schema.names
+            # Spreadsheets leave columns without a name behind.
+            names = [name for name in self._open(quote, None, bad).schema.names if name]
             if len(set(names)) < len(names):
                 raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
             bad.clear()
