@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +20,12 @@ class Conflict:
     Args:
         ids: How a person finds each example of it.
         labels: The label of each, as text.
+        text: What it says, if it is a text.
     """
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
+    text: str = ""
 
     def __str__(self) -> str:
         pairs = list(zip(self.ids, self.labels, strict=True))[:3]
@@ -75,21 +77,30 @@ def duplicates(keys: np.ndarray) -> list[np.ndarray]:
 
 
 def conflicts(
-    repeated: list[np.ndarray], ids: Sequence[str], labels: np.ndarray, class_names: Sequence[str]
+    repeated: list[np.ndarray],
+    ids: Sequence[str],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    texts: Callable[[np.ndarray], list[str]] | None = None,
 ) -> list[Conflict]:
     """Finds the same content under different labels.
 
     Args:
         repeated: Rows of each content that occurs more than once, from `duplicates`.
         ids, labels, class_names: As in a source.
+        texts: Returns what rows say, if they are texts.
     """
+    differing = [rows for rows in repeated if (labels[rows] != labels[rows[0]]).any()]
+    said = [""] * len(differing)
+    if texts is not None and differing:
+        said = texts(np.array([rows[0] for rows in differing]))
     return [
         Conflict(
             tuple(ids[row] for row in rows),
             tuple(describe_label(labels[row], class_names) for row in rows),
+            text,
         )
-        for rows in repeated
-        if (labels[rows] != labels[rows[0]]).any()
+        for rows, text in zip(differing, said, strict=True)
     ]
 
 

@@ -1,6 +1,7 @@
 """From labelled examples, whatever they are, to train, validation and test."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,8 @@ def make_splits(
         )
     names = source.class_names
     repeated = findings.duplicates(source.keys)
-    conflicts = findings.conflicts(repeated, source.ids, source.labels, names)
+    texts = functools.partial(source.column, "text") if _is_text(source) else None
+    conflicts = findings.conflicts(repeated, source.ids, source.labels, names, texts)
     warnings += findings.similar_class_names(names)
     warnings += findings.describe_conflicts(conflicts)
     if own:
@@ -176,6 +178,10 @@ def make_splits(
         train, validation, test, names, tuple(warnings), bad, conflicts=tuple(conflicts)
     )
     return dataclasses.replace(result, fingerprint=splits.fingerprint(result.sources()))
+
+
+def _is_text(source: Source) -> bool:
+    return hasattr(source, "column") and source.has("text")
 
 
 def _check_enough(plan: SplitPlan, train: Source, parts: int) -> None:

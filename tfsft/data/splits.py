@@ -1,5 +1,6 @@
 """Train, validation and test: the user's own, or made from the content of the examples."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class Splits:
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "bad": [{"id": example.id, "reason": example.reason} for example in self.bad],
+            "conflicts": [dataclasses.asdict(conflict) for conflict in self.conflicts],
         }
 
 

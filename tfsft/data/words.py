@@ -22,7 +22,7 @@ def split_words(text: str) -> list[tuple[int, int]]:
     words: list[tuple[int, int]] = []
     before = " "
     for place, letter in enumerate(text):
-        kind = _kind(letter)
+        kind = letter_kind(letter)
         joined = kind == "mark" or text[place - 1 : place] == JOINER
         if kind != " " and before != " " and (joined or kind == before == "letter"):
             words[-1] = (words[-1][0], place + 1)
@@ -34,7 +34,8 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=4096)
-def _kind(letter: str) -> str:
+def letter_kind(letter: str) -> str:
+    """Returns what a character is to `split_words`: "letter", "mark", "single", or " "."""
     category = unicodedata.category(letter)
     if letter.isspace() or category in ("Cc", "Zs"):
         return " "

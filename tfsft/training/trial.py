@@ -77,7 +77,7 @@ class TrialRun(Run):
         """A few batches say nothing about quality."""
         return []
 
-    def save(self, model: keras.Model) -> None:
+    def save(self, *args: Any, **kwargs: Any) -> None:
         """Nothing is kept."""
 
     def report(self, thumbnails: Mapping[str, bytes] | None = None) -> None:
