@@ -82,7 +82,7 @@ def values(variables):
     return {v.path: np.array(v) for v in variables}
 
 
-def steps(model, batch, labels, count=3):
+def steps(model, batch, labels, count=2):
     """A few updates by plain gradient descent."""
     for _ in range(count):
         with tf.GradientTape() as tape:
@@ -179,11 +179,11 @@ def test_a_begins_as_peft_draws_it_and_b_at_zero():
     np.testing.assert_array_equal(a, adapted(again.get_layer("backbone"))[0].adapter.a)
 
 
-# The others have the blocks of BERT.
+# The others take longer and have, but for DeBERTa, the blocks of BERT.
 @pytest.mark.parametrize(
     "family",
     [
-        family if family in ("albert", "bert", "deberta_v3") else pytest.param(family, marks=slow)
+        family if family in ("albert", "bert") else pytest.param(family, marks=slow)
         for family in FAMILIES
     ],
 )
