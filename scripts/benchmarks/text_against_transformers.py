@@ -8,7 +8,6 @@
 `baseline` runs in an environment of its own with torch, transformers and accelerate; it needs
 nothing of tfsft. Both sides fine-tune the starter minilm, with the same splits, epochs, batch size,
 rate and seeds: AdamW, linear decay after a warm-up, weight decay without biases and norms.
-The rate was chosen by the validation accuracy of the baseline.
 
 The reviews are in the source package vaderSentiment 3.3.2 (MIT) on PyPI: sentences from Rotten
 Tomatoes collected by Pang and Lee, rated from -4 to 4 by twenty people (Hutto and Gilbert, 2014).
