@@ -39,7 +39,8 @@ class Config:
         stride: Tokens of the context that two neighbouring windows share.
         max_answer_length: Most tokens in an answer.
         dropout: Share of the features of each token dropped in training.
-        backbone_dropout: Share dropped inside of what trains of the backbone.
+        backbone_dropout: Share dropped inside of what trains of the backbone, or before its
+            low-rank updates.
         unfreeze: What is trained besides the head: `all`; `auto`, the last quarter of the layers;
             `none`; or the prefix of the first layer to train. Anything but `all` trains the head
             alone first.
@@ -207,7 +208,12 @@ def main(config: Config, run: training.Run) -> None:
         model = build_model(backbone, dropout=config.dropout)
         if config.lora_rank:
             models.add_lora(
-                model, config.lora_rank, config.lora_alpha, config.lora_targets.split(",")
+                model,
+                config.lora_rank,
+                config.lora_alpha,
+                models.parse_targets(config.lora_targets),
+                dropout=config.backbone_dropout,
+                seed=config.seed,
             )
     run.begin(
         model,
@@ -265,6 +271,7 @@ def main(config: Config, run: training.Run) -> None:
 
 
 def _check(config: Config) -> None:
+    models.parse_targets(config.lora_targets)
     if config.lora_rank and (config.gradual or config.unfreeze != "all"):
         raise UsageError(
             "--lora-rank was given with --unfreeze or --gradual.",

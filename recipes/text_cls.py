@@ -46,7 +46,8 @@ class Config:
         max_length: Most tokens of a text the network sees; longer ones are truncated.
         pooling: How one vector is made of all tokens: their mean, or that of the start token.
         dropout: Share of pooled features dropped in training.
-        backbone_dropout: Share dropped inside of what trains of the backbone.
+        backbone_dropout: Share dropped inside of what trains of the backbone, or before its
+            low-rank updates.
         l1: L1 penalty on the weights of the head.
         l2: L2 penalty on the weights of the head.
         unfreeze: What is trained besides the head: `all`; `auto`, the last quarter of the layers;
@@ -273,7 +274,12 @@ def main(config: Config, run: training.Run) -> None:
         )
         if config.lora_rank:
             models.add_lora(
-                model, config.lora_rank, config.lora_alpha, config.lora_targets.split(",")
+                model,
+                config.lora_rank,
+                config.lora_alpha,
+                models.parse_targets(config.lora_targets),
+                dropout=config.backbone_dropout,
+                seed=config.seed,
             )
     run.begin(
         model,
@@ -343,6 +349,7 @@ def _labels(config: Config) -> str:
             "They balance texts that have one class each.",
             "Leave them out.",
         )
+    models.parse_targets(config.lora_targets)
     if config.lora_rank and (config.gradual or config.unfreeze != "all"):
         raise UsageError(
             "--lora-rank was given with --unfreeze or --gradual.",

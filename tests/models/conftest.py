@@ -1,16 +1,12 @@
 """Models as the image recipe builds them, small enough for a test."""
 
 import functools
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from tfsft import models
-
-sys.path.append(str(Path(__file__).parent))  # for text_families
 
 
 @pytest.fixture(scope="session")

@@ -46,3 +46,43 @@ def tiny_backbone(tmp_path_factory):
         image_size=(32, 32), scale=1 / 127.5, offset=-1.0
     ).save_to_preset(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    """A folder with a BERT of three blocks and random weights, as KerasHub saves it."""
+    import text_families
+
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    text_families.save_tiny("bert", folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A cache folder for all tests of recipes."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache, monkeypatch):
+    monkeypatch.setenv("TFSFT_CACHE", cache)
+
+
+@pytest.fixture(scope="session")
+def weather(tmp_path_factory):
+    """A CSV file of 90 short texts about animals or weather, of very different lengths."""
+    random = np.random.default_rng(0)
+    words = {"animals": ["fox", "dog", "bird", "cat"], "weather": ["rain", "sun", "wind", "snow"]}
+    others = "the a one new what was and over under few many some quick lazy old"
+    others = others.split()
+    lines = ["text,label"]
+    for i in range(90):
+        label = ("animals", "weather")[i % 2]
+        filler = random.choice(others, random.integers(1, 20)).tolist()
+        place = random.integers(0, len(filler) + 1)
+        text = [*filler[:place], random.choice(words[label]), *filler[place:]]
+        lines.append(" ".join(text) + f",{label}")
+    path = tmp_path_factory.mktemp("texts") / "weather.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)

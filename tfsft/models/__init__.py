@@ -2,7 +2,7 @@
 
 from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
-from tfsft.models.lora import add_lora, merge_lora
+from tfsft.models.lora import add_lora, merge_lora, parse_targets
 from tfsft.models.peft_format import load_adapter, save_adapter
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
@@ -22,6 +22,7 @@ __all__ = [
     "load_text_backbone",
     "load_tokenizer",
     "merge_lora",
+    "parse_targets",
     "resolve",
     "save_adapter",
     "split_frozen",

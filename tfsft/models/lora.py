@@ -72,6 +72,22 @@ def add_lora(
     return put_on(model, chosen, rank, alpha, dropout, seed)
 
 
+def parse_targets(text: str) -> tuple[str, ...]:
+    """Returns the targets in a list with commas, as `add_lora` takes them.
+
+    Raises:
+        UsageError: There is no such target.
+    """
+    targets = tuple(word.strip() for word in text.split(","))
+    for target in targets:
+        if target not in (*TARGETS, "all"):
+            raise UsageError(
+                f"There is no LoRA target '{target}'.{nearest(target, [*TARGETS, 'all'])}",
+                f"Targets: {', '.join(TARGETS)}; or all.",
+            )
+    return targets
+
+
 def merge_lora(model: keras.Model) -> None:
     """Folds the updates into the kernels, in float32, and makes the layers Keras's own again.
 

@@ -112,8 +112,12 @@ class TextTokenizer:
         Returns:
             As `encode`. A word of invisible characters alone may have no tokens.
         """
-        prefix = " " if self._byte_pairs and not self.keras_tokenizer.add_prefix_space else ""
-        return self.encode([prefix + word for word in words])
+        return self.encode([self.word_prefix + word for word in words])
+
+    @property
+    def word_prefix(self) -> str:
+        """What stands before a word inside a sentence."""
+        return " " if self._byte_pairs and not self.keras_tokenizer.add_prefix_space else ""
 
     def _function(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
