@@ -5,8 +5,8 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-from text_families import BLOCKS, FAMILIES, save_tiny, word_pieces
+from safetensors.numpy import load_file
+from text_families import BLOCKS, FAMILIES, hugging_face_bert, save_tiny
 
 from tfsft import models
 from tfsft.errors import UsageError, UserError
@@ -169,37 +169,6 @@ def test_random_weights_are_not_those_of_the_folder(tiny_text, load_text):
     assert random.source == f"folder {folder}, random weights"
     assert np.abs(random.model.get_layer("token_embedding").embeddings - stored).max() > 0.1
     assert random.tokenizer.fingerprint == load_text("bert").tokenizer.fingerprint
-
-
-def hugging_face_bert(folder, **changes):
-    """Writes a random BERT of one block in Hugging Face's format."""
-    vocabulary = word_pieces()
-    config = {"model_type": "bert", "vocab_size": len(vocabulary), "num_hidden_layers": 1}
-    config |= {"num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 12}
-    config |= {"max_position_embeddings": 24, "type_vocab_size": 2} | changes
-    rng = np.random.default_rng(0)
-    shapes = {
-        "embeddings.word_embeddings.weight": (len(vocabulary), 8),
-        "embeddings.position_embeddings.weight": (24, 8),
-        "embeddings.token_type_embeddings.weight": (2, 8),
-        "pooler.dense.weight": (8, 8),
-        "pooler.dense.bias": (8,),
-    }
-    block = "encoder.layer.0"
-    for name in ("self.query", "self.key", "self.value", "output.dense"):
-        shapes[f"{block}.attention.{name}.weight"] = (8, 8)
-        shapes[f"{block}.attention.{name}.bias"] = (8,)
-    shapes[f"{block}.intermediate.dense.weight"] = (12, 8)
-    shapes[f"{block}.intermediate.dense.bias"] = (12,)
-    shapes[f"{block}.output.dense.weight"] = (8, 12)
-    shapes[f"{block}.output.dense.bias"] = (8,)
-    for name in ("embeddings", f"{block}.attention.output", f"{block}.output"):
-        shapes[f"{name}.LayerNorm.weight"] = shapes[f"{name}.LayerNorm.bias"] = (8,)
-    tensors = {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    return folder
 
 
 def test_a_hugging_face_folder_computes_what_bert_computes(tmp_path, pack):

@@ -50,11 +50,11 @@ def tiny_backbone(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory):
-    """A folder with a BERT of three blocks and random weights, as KerasHub saves it."""
+    """A folder with a BERT of two blocks and random weights, as KerasHub saves it."""
     import text_families
 
     folder = tmp_path_factory.mktemp("tiny_bert")
-    text_families.save_tiny("bert", folder)
+    text_families.save_tiny("bert", folder, num_layers=2)
     return str(folder)
 
 
@@ -71,15 +71,15 @@ def own_cache(cache, monkeypatch):
 
 @pytest.fixture(scope="session")
 def weather(tmp_path_factory):
-    """A CSV file of 90 short texts about animals or weather, of very different lengths."""
+    """A CSV file of 150 short texts about animals or weather, of very different lengths."""
     random = np.random.default_rng(0)
-    words = {"animals": ["fox", "dog", "bird", "cat"], "weather": ["rain", "sun", "wind", "snow"]}
-    others = "the a one new what was and over under few many some quick lazy old"
+    words = {"animals": ["fox", "dog"], "weather": ["sun", "short"]}
+    others = "the a one what was and over under few word lazy brown true is to"
     others = others.split()
     lines = ["text,label"]
-    for i in range(90):
+    for i in range(150):
         label = ("animals", "weather")[i % 2]
-        filler = random.choice(others, random.integers(1, 20)).tolist()
+        filler = random.choice(others, random.integers(1, 14)).tolist()
         place = random.integers(0, len(filler) + 1)
         text = [*filler[:place], random.choice(words[label]), *filler[place:]]
         lines.append(" ".join(text) + f",{label}")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from text_families import hugging_face_bert
 
 from tfsft import data, models, training
 from tfsft.errors import UsageError
@@ -16,7 +17,7 @@ from tfsft.export import load_predictor
 from tfsft.recipes import text_cls
 
 SMALL = {"epochs": 1, "batch_size": 8, "max_steps": 3, "max_length": 32, "warmup": 0.0}
-LEARNING = {"epochs": 6, "max_steps": 0, "learning_rate": 3e-3, "backbone_dropout": 0.0}
+LEARNING = {"epochs": 12, "max_steps": 0, "learning_rate": 3e-3, "backbone_dropout": 0.0}
 
 
 def run_recipe(folder, **settings):
@@ -55,13 +56,13 @@ def test_what_it_leaves(finished, weather):
     for row in rows:  # the id is the line that a person sees
         assert row["text"] == texts[int(row["id"].split(":")[1]) - 2]
     tokens = json.loads((finished.dir / "config.json").read_text())["data"]["tokens"]
-    assert tokens["train"]["examples"] + tokens["validation"]["examples"] + len(rows) == 90
+    assert tokens["train"]["examples"] + tokens["validation"]["examples"] + len(rows) == 150
     assert 0 <= tokens["train"]["padding_share"] < 0.2
     assert "padding" in (finished.dir / "log.txt").read_text()
-    report = (finished.dir / "report.html").read_text()
-    assert "http" not in report.replace("http://www.w3.org", "")
+    assert any(row["text"] in (finished.dir / "report.html").read_text() for row in rows)
 
 
+@pytest.mark.slow
 def test_the_model_needs_keras_alone(finished):
     code = """
 import sys
@@ -103,12 +104,12 @@ def test_evaluate_gives_the_figures_of_the_run(finished, weather):
     predictor = load_predictor(finished.dir)
     source, bad = predictor.labelled(weather, split="all")
     metrics, rows = predictor.evaluate(source)
-    assert (len(source), len(rows), bad) == (90, 90, ())
+    assert (len(source), len(rows), bad) == (150, 150, ())
     right = {row.id: row.correct for row in rows}
     with open(finished.dir / "predictions.csv", newline="") as file:
         for row in csv.DictReader(file):
             assert right[row["id"]] == (row["label"] == row["prediction"])
-    assert metrics["examples"] == 90
+    assert metrics["examples"] == 150
 
 
 def tuned(model, pipeline, epochs=1, accumulate=1, **kwargs):
@@ -152,7 +153,9 @@ def test_the_width_of_the_padding_changes_nothing(batches):
         np.testing.assert_allclose(narrow, padded, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["two replicas", "parts", "by tokens"])
+@pytest.mark.parametrize(
+    "way", [pytest.param("two replicas", marks=pytest.mark.slow), "parts", "by tokens"]
+)
 def test_however_a_batch_is_cut_the_weights_are_the_same(batches, two_cpus, way):
     by_tokens = {"batch_tokens": 120, "multiple": 4} if way == "by tokens" else {}
     model, pipeline = batches(**by_tokens)
@@ -170,6 +173,7 @@ def test_however_a_batch_is_cut_the_weights_are_the_same(batches, two_cpus, way)
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_is_computed_once(weather, tiny_encoder, tmp_path, capsys):
     run = run_recipe(
         tmp_path / "run", data=weather, backbone=tiny_encoder, unfreeze="none", epochs=3
@@ -181,6 +185,7 @@ def test_a_frozen_backbone_is_computed_once(weather, tiny_encoder, tmp_path, cap
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_stages_open_one_after_another(weather, tiny_encoder, tmp_path):
     run = run_recipe(tmp_path / "run", data=weather, backbone=tiny_encoder, gradual=2)
     assert list(metrics_of(run)["timing"]["phases"]) == ["head", "stage 1", "stage 2"]
@@ -195,13 +200,36 @@ def test_updates_of_low_rank(weather, tiny_encoder, tmp_path):
     saved = keras.models.load_model(run.dir / "model.keras").get_layer("backbone")
     changed = {}
     before = models.load_text_backbone(tiny_encoder).model
-    for old, new in zip(before.variables, saved.variables, strict=True):
+    for old, new in zip(before.weights, saved.weights, strict=True):
         difference = np.asarray(new) - np.asarray(old)
         if difference.any():
             changed[old.path] = np.linalg.matrix_rank(difference.reshape(16, 16), tol=1e-6)
-    assert len(changed) == 3
+    assert len(changed) == 2
     assert all("query" in path for path in changed)
     assert set(changed.values()) == {2}
+
+
+@pytest.mark.slow
+def test_chinese_utterances_on_a_chinese_bert(tmp_path, capsys):
+    """From a Hugging Face folder with a vocabulary of characters, through data, page and screen."""
+    splits = text_cls.load_data(text_cls.Config(data="topics:chinese"))
+    letters = sorted({letter for text in splits.train.column("text") for letter in text.lower()})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    folder = tmp_path / "chinese-bert"
+    folder.mkdir()
+    hugging_face_bert(folder, [word for word in vocabulary if word.strip()])
+    run = run_recipe(tmp_path / "run", data="topics:chinese", backbone=str(folder))
+    tokens = run.config["data"]["tokens"]
+    assert tokens["train"]["unknown_share"] == 0
+    assert tokens["test"]["unknown_share"] < 0.1
+    with open(run.dir / "predictions.csv", newline="", encoding="utf-8") as file:
+        texts = {row["text"] for row in csv.DictReader(file)}
+    assert texts == set(splits.test.column("text"))
+    report = (run.dir / "report.html").read_text("utf-8")
+    assert any(text in report for text in texts)
+    answers, _ = load_predictor(run.dir).answer(load_predictor(run.dir).read(["你好吗"]))
+    assert answers[0]["prediction"] in splits.class_names
+    assert "Glyph" not in capsys.readouterr().err
 
 
 def write(path, rows):
@@ -209,6 +237,7 @@ def write(path, rows):
     return str(path)
 
 
+@pytest.mark.slow
 def test_several_labels(tiny_encoder, tmp_path):
     words = ["fox", "rain", "old"]
     random = np.random.default_rng(1)

@@ -3,10 +3,12 @@
 import csv
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfsft import data, training
+from tfsft import data, models, training
 from tfsft.errors import UserError
 from tfsft.export import load_predictor
 from tfsft.recipes import token_cls
@@ -94,6 +96,38 @@ def test_evaluate_on_other_data(finished, conll, tmp_path):
     other.write_text("Rome\tB-LOC\nis\tO\n\nold\tO\n")
     with pytest.raises(UserError, match="LOC"):
         predictor.labelled(str(other))
+
+
+def test_every_word_counts_the_same_however_batches_are_cut(conll, tiny_encoder):
+    """One step of plain gradient descent on the mean over all words, by hand and by FineTuner."""
+    splits = token_cls.load_data(token_cls.Config(data=conll))
+    expected = None
+    for accumulate in (None, 1, 4):
+        keras.utils.set_random_seed(1)
+        backbone = models.load_text_backbone(tiny_encoder)
+        model = token_cls.build_model(3, backbone, dropout=0.0)
+        models.unfreeze(model, "all")
+        encoder = data.TagEncoder(backbone.tokenizer, 32, stride=8)
+        feed = data.TextFeed(splits.train, encoder, num_outputs=3)
+        pipeline = feed.pipeline(64, shuffle=True)
+        assert pipeline.steps == 1
+        if accumulate is None:
+            inputs, targets, weights = next(iter(pipeline.epoch()))
+            with tf.GradientTape() as tape:
+                probabilities = model(inputs, training=True)
+                losses = -tf.reduce_sum(targets * tf.math.log(probabilities), -1)
+                mean = tf.reduce_sum(losses * weights) / tf.reduce_sum(weights)
+            variables = model.trainable_variables
+            gradients = tape.gradient(mean, [v.value for v in variables])
+            pairs = zip(variables, gradients, strict=True)
+            expected = [np.asarray(v) - 0.1 * tf.convert_to_tensor(g).numpy() for v, g in pairs]
+            assert 0 < int(tf.reduce_sum(weights)) < tf.size(weights)
+            continue
+        tuner = training.FineTuner(model, accumulate=accumulate)
+        tuner.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+        tuner.fit(pipeline)
+        for found, wanted in zip(model.trainable_variables, expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_the_sample_has_the_format(tiny_encoder):

@@ -1,7 +1,11 @@
 """A random encoder of each family, small enough for a test, in folders as KerasHub writes them."""
 
 import io
+import json
 import string
+
+import numpy as np
+from safetensors.numpy import save_file
 
 SENTENCES = (
     "the quick brown fox jumps over the lazy dog",
@@ -23,14 +27,14 @@ SIZE = {"num_layers": BLOCKS, "num_heads": 2, "hidden_dim": 16, "intermediate_di
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def save_tiny(family: str, folder) -> None:
+def save_tiny(family: str, folder, **changes) -> None:
     """Writes a random backbone with dropout 0.1 and its tokenizer into a folder."""
     import keras
     import keras_hub
 
     tokenizer = tiny_tokenizer(family)
     size = SIZE | {"max_sequence_length": 64, "vocabulary_size": tokenizer.vocabulary_size()}
-    size |= {"dropout": 0.1}
+    size |= {"dropout": 0.1} | changes
     if family == "albert":
         size |= {"embedding_dim": 8}
     elif family == "electra":
@@ -116,3 +120,34 @@ def sentence_pieces(**specials) -> bytes:
         **specials,
     )
     return model.getvalue()
+
+
+def hugging_face_bert(folder, vocabulary=None, **changes):
+    """Writes a random BERT of one block in Hugging Face's format."""
+    vocabulary = vocabulary or word_pieces()
+    config = {"model_type": "bert", "vocab_size": len(vocabulary), "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 12}
+    config |= {"max_position_embeddings": 24, "type_vocab_size": 2} | changes
+    rng = np.random.default_rng(0)
+    shapes = {
+        "embeddings.word_embeddings.weight": (len(vocabulary), 8),
+        "embeddings.position_embeddings.weight": (24, 8),
+        "embeddings.token_type_embeddings.weight": (2, 8),
+        "pooler.dense.weight": (8, 8),
+        "pooler.dense.bias": (8,),
+    }
+    block = "encoder.layer.0"
+    for name in ("self.query", "self.key", "self.value", "output.dense"):
+        shapes[f"{block}.attention.{name}.weight"] = (8, 8)
+        shapes[f"{block}.attention.{name}.bias"] = (8,)
+    shapes[f"{block}.intermediate.dense.weight"] = (12, 8)
+    shapes[f"{block}.intermediate.dense.bias"] = (12,)
+    shapes[f"{block}.output.dense.weight"] = (8, 12)
+    shapes[f"{block}.output.dense.bias"] = (8,)
+    for name in ("embeddings", f"{block}.attention.output", f"{block}.output"):
+        shapes[f"{name}.LayerNorm.weight"] = shapes[f"{name}.LayerNorm.bias"] = (8,)
+    tensors = {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    return folder
