@@ -82,7 +82,9 @@ class Config:
         decay_power: inverse_time: w.
         clip_norm: Largest norm of the gradients; 0 does not clip.
         ema: Momentum of a moving average of the weights, which is then what is kept; 0 keeps none.
-        patience: Epochs without a better validation loss until a phase ends; 0 trains them all.
+        monitor: What the best epoch is judged by on the validation split; several labels and numbers go by the
+            loss.
+        patience: Epochs without a better one until a phase ends; 0 trains them all.
         label_smoothing: Share of certainty taken from the label and spread over all classes.
         class_weight: `balanced` makes every class count the same in the loss.
         sampling: `balanced` shows every class equally often.
@@ -135,6 +137,7 @@ class Config:
     decay_power: Annotated[float, ">0.."] = 1.0
     clip_norm: Annotated[float, "0.."] = 1.0
     ema: Annotated[float, "0..<1"] = 0.0
+    monitor: Literal["accuracy", "loss"] = "accuracy"
     patience: Annotated[int, "0.."] = 0
     label_smoothing: Annotated[float, "0..<1"] = 0.0
     class_weight: Literal["none", "balanced"] = "none"
@@ -317,6 +320,7 @@ def main(config: Config, run: training.Run) -> None:
             epochs=config.epochs,
             phase=run.phase(
                 name,
+                monitor=f"val_{config.monitor}" if labels == "single" else "val_loss",
                 patience=config.patience or None,
                 max_updates=config.max_steps or None,
                 class_names=splits.class_names if labels == "single" else (),

@@ -76,7 +76,8 @@ class Config:
         decay_power: inverse_time: w.
         clip_norm: Largest norm of the gradients; 0 does not clip.
         ema: Momentum of a moving average of the weights, which is then what is kept; 0 keeps none.
-        patience: Epochs without a better validation loss until a phase ends; 0 trains them all.
+        monitor: What the best epoch is judged by on the validation split, over words.
+        patience: Epochs without a better one until a phase ends; 0 trains them all.
         label_smoothing: Share of certainty taken from the tag and spread over all tags.
         seed: Of splits, order, initial weights and dropout.
     """
@@ -122,6 +123,7 @@ class Config:
     decay_power: Annotated[float, ">0.."] = 1.0
     clip_norm: Annotated[float, "0.."] = 1.0
     ema: Annotated[float, "0..<1"] = 0.0
+    monitor: Literal["accuracy", "loss"] = "accuracy"
     patience: Annotated[int, "0.."] = 0
     label_smoothing: Annotated[float, "0..<1"] = 0.0
     seed: Annotated[int, "0.."] = 0
@@ -261,6 +263,7 @@ def main(config: Config, run: training.Run) -> None:
             epochs=config.epochs,
             phase=run.phase(
                 name,
+                monitor=f"val_{config.monitor}",
                 patience=config.patience or None,
                 max_updates=config.max_steps or None,
             ),

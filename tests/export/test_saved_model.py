@@ -1,4 +1,4 @@
-"""A SavedModel answers as the run does, in a process that has TensorFlow and its text operations."""
+"""A SavedModel answers as its run does, in a process with nothing but TensorFlow and its texts."""
 
 import json
 import shutil
@@ -144,3 +144,59 @@ def test_every_kind_of_tokenizer(make_run, tmp_path, family):
         run = make_run(name, family)
         check(name, run, list(columns.values()), outputs)
     assert all(value == [] for outputs in found[1::2] for value in outputs.values())
+
+
+def test_a_folder_that_exists_is_refused(make_run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UsageError, match="mine exists already"):
+        export_saved_model(make_run("texts"), tmp_path / "mine")
+
+
+def test_what_is_no_run_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(UsageError, match="is not the folder of a run"):
+        export_saved_model(tmp_path / "run", tmp_path / "run" / "saved_model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_answers_differently_is_removed(make_run, tmp_path, monkeypatch):
+    pack = served.pack_texts
+    monkeypatch.setattr(served, "pack_texts", lambda t, length, texts: pack(t, length - 1, texts))
+    with pytest.raises(UserError, match="answers differently"):
+        export_saved_model(make_run("texts"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_of_any_size(tmp_path, monkeypatch):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 3), dtype="uint8", name="pictures")
+    x = keras.layers.Resizing(16, 16, antialias=True, dtype="uint8", name="resize")(inputs)
+    x = keras.layers.Rescaling(1 / 255, dtype="float32")(x)
+    outputs = keras.layers.Dense(3, "softmax")(keras.layers.Flatten()(x))
+    run = tmp_path / "run"
+    run.mkdir()
+    keras.Model(inputs, outputs).save(run / "model.keras")
+    (run / "config.json").write_text("{}")
+    task = {"task": "image_classification", "labels": "single", "image_size": 16}
+    (run / "task.json").write_text(json.dumps(task | {"class_names": ["a", "b", "c"]}))
+    exported = export_saved_model(run, run / "saved_model")
+    assert exported.difference < 1e-5
+    assert "tensorflow_text" not in exported.usage
+
+
+def test_the_command(make_run, tfsft, tmp_path):
+    """It compares on the texts that the run was tested on, and says how to use what it wrote."""
+    run = tmp_path / "run"
+    shutil.copytree(make_run("pairs"), run)
+    rows = ["id,label,prediction,probability,text", '1,a,a,0.5,"the fox\nthe dog"', "2,a,a,0.5,sun"]
+    (run / "predictions.csv").write_text("\n".join(rows) + "\n")
+    done = tfsft("export", run)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 2), done.stderr
+    assert "On 2 examples" in done.stderr
+    used = subprocess.run(
+        [sys.executable, "-c", done.stdout], capture_output=True, text=True, timeout=300
+    )
+    assert "probabilities" in used.stdout
+    assert (run / "saved_model" / "saved_model.pb").exists()
+    again = tfsft("export", run)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr

@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "tfsft.cli.check",
     "evaluate": "tfsft.cli.evaluate",
     "predict": "tfsft.cli.predict",
+    "export": "tfsft.cli.export",
 }
 
 

@@ -38,6 +38,13 @@ def joined(parts: Sequence[Part]) -> tf.RaggedTensor:
     return tf.concat(full, axis=1)
 
 
+def padded(rows: tf.RaggedTensor, fill: int) -> tf.Tensor:
+    """Pads rows to the longest, and to one place where there are none at all."""
+    values = rows.to_tensor(fill)
+    short = tf.maximum(1 - tf.shape(values)[1], 0)
+    return tf.pad(values, [[0, 0], [0, short]], constant_values=fill)
+
+
 def model_inputs(
     tokenizer: TextTokenizer, tokens: tf.RaggedTensor, second: tf.Tensor | None = None
 ) -> dict[str, tf.Tensor]:
@@ -49,10 +56,9 @@ def model_inputs(
         second: Where the second text begins in each row, int64 `[n]`; None if there is none.
     """
     lengths = tokens.row_lengths()[:, None]
-    places = tf.range(tf.reduce_max(tf.concat([lengths[:, 0], [1]], 0)))  # also without rows
+    ids = padded(tokens, tokenizer.pad)
+    places = tf.range(tf.shape(ids, tf.int64)[1])
     inside = places < lengths
-    ids = tokens.to_tensor(tokenizer.pad, shape=[None, None])
-    ids = tf.pad(ids, [[0, 0], [0, tf.shape(inside)[1] - tf.shape(ids)[1]]])
     inputs = {"token_ids": ids, "padding_mask": tf.cast(inside, tf.int32)}
     if tokenizer.uses_segments:
         second = lengths[:, 0] if second is None else second

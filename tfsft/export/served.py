@@ -19,6 +19,7 @@ from tfsft.export.graph_tokens import (
     model_inputs,
     most_context,
     pack_texts,
+    padded,
     windows,
 )
 from tfsft.models import TextTokenizer
@@ -110,7 +111,7 @@ def serve_answers(
         outside = tf.RaggedTensor.from_row_lengths(
             tf.fill([tf.reduce_sum(second)], tf.constant(-1, tf.int64)), second
         )
-        words = joined([outside, word, [-1] * len(tokenizer.end)]).to_tensor(-1)
+        words = padded(joined([outside, word, [-1] * len(tokenizer.end)]), -1)
         first_word, last_word, probability = _best_answers(
             outputs, words, spans, tf.shape(context)[0], task
         )
