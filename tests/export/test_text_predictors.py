@@ -1,0 +1,69 @@
+"""Finished runs about texts: an answer is the same whatever is asked with it, and wherever it is."""
+
+import shutil
+
+import numpy as np
+import pytest
+from text_runs import TEXTS
+
+from tfsft.export import load_predictor
+
+
+def answers(predictor, texts):
+    """Answers by their texts; of pairs and questions the other text is of another length."""
+    other = [TEXTS[(TEXTS.index(text) + 3) % len(TEXTS)] for text in texts]
+    columns = dict(zip(reversed(predictor.columns), (texts, other), strict=False))
+    examples = predictor.plain(columns, [str(i) for i in range(len(texts))])
+    found, bad = predictor.answer(examples)
+    assert bad == []
+    return dict(zip(texts, found, strict=True))
+
+
+def numbers(answer):
+    """All that is a float in an answer."""
+    if isinstance(answer, dict):
+        return [x for key in sorted(answer) for x in numbers(answer[key])]
+    if isinstance(answer, list):
+        return [x for item in answer for x in numbers(item)]
+    return [answer] if isinstance(answer, float) else []
+
+
+def rest(answer):
+    """All that is not."""
+    if isinstance(answer, dict):
+        return {key: rest(value) for key, value in answer.items() if key != "id"}
+    if isinstance(answer, list):
+        return [rest(item) for item in answer]
+    return None if isinstance(answer, float) else answer
+
+
+def same(found, expected):
+    assert rest(found) == rest(expected)
+    np.testing.assert_allclose(numbers(found), numbers(expected), atol=1e-5, rtol=1e-5)
+    assert len(numbers(found)) > 0
+
+
+@pytest.mark.parametrize("name", ["texts", "numbers", "pairs", "tags", "questions"])
+def test_an_answer_does_not_depend_on_the_others(make_run, name):
+    predictor = load_predictor(make_run(name))
+    together = answers(predictor, TEXTS)
+    backwards = answers(predictor, TEXTS[::-1])
+    for text in TEXTS:
+        same(backwards[text], together[text])
+    for text in TEXTS[:8]:
+        same(answers(predictor, [text])[text], together[text])
+    spread = np.ptp([numbers(answer)[-1] for answer in together.values()])
+    assert spread > 1e-3  # a model that says the same of every text would pass the above
+
+
+@pytest.mark.parametrize("name", ["texts", "tags", "questions"])
+def test_a_copied_folder_answers_alike(make_run, name, tmp_path):
+    copy = tmp_path / "elsewhere" / "mine"
+    copy.mkdir(parents=True)
+    for part in ("config.json", "task.json", "model.keras"):
+        shutil.copy(make_run(name) / part, copy)
+    shutil.copytree(make_run(name) / "tokenizer", copy / "tokenizer")
+    expected = answers(load_predictor(make_run(name)), TEXTS[:4])
+    found = answers(load_predictor(copy), TEXTS[:4])
+    for text in TEXTS[:4]:
+        same(found[text], expected[text])
