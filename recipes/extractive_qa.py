@@ -73,8 +73,7 @@ class Config:
         decay_power: inverse_time: w.
         clip_norm: Largest norm of the gradients; 0 does not clip.
         ema: Momentum of a moving average of the weights, which is then what is kept; 0 keeps none.
-        monitor: What the best epoch is judged by on the validation split, over the
-            ends of answers.
+        monitor: What the best epoch is judged by on the validation split, over ends of answers.
         patience: Epochs without a better one until a phase ends; 0 trains them all.
         seed: Of splits, order, initial weights and dropout.
     """

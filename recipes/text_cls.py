@@ -82,8 +82,8 @@ class Config:
         decay_power: inverse_time: w.
         clip_norm: Largest norm of the gradients; 0 does not clip.
         ema: Momentum of a moving average of the weights, which is then what is kept; 0 keeps none.
-        monitor: What the best epoch is judged by on the validation split; several labels and numbers go by the
-            loss.
+        monitor: What the best epoch is judged by on the validation split; several labels and
+            numbers go by the loss.
         patience: Epochs without a better one until a phase ends; 0 trains them all.
         label_smoothing: Share of certainty taken from the label and spread over all classes.
         class_weight: `balanced` makes every class count the same in the loss.

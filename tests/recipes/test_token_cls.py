@@ -13,10 +13,10 @@ from tfsft.errors import UserError
 from tfsft.export import load_predictor
 from tfsft.recipes import token_cls
 
-SMALL = {"epochs": 12, "batch_size": 8, "max_length": 32, "stride": 8, "warmup": 0.0,
+SMALL = {"epochs": 15, "batch_size": 8, "max_length": 32, "stride": 8, "warmup": 0.0,
          "learning_rate": 3e-3, "backbone_dropout": 0.0}  # fmt: skip
 ANIMALS = ["fox", "dog", "quick fox"]
-OTHERS = ["the", "a", "one", "new", "was", "over", "under", "few", "old"]
+OTHERS = ["the", "a", "one", "new", "was", "over", "under", "few", "old", ","]
 
 
 def sentences(count):
@@ -32,7 +32,7 @@ def sentences(count):
 @pytest.fixture(scope="module")
 def conll(tmp_path_factory):
     path = tmp_path_factory.mktemp("tags") / "animals.conll"
-    blocks = ("\n".join(f"{w}\t{t}" for w, t in zip(*s, strict=True)) for s in sentences(80))
+    blocks = ("\n".join(f"{w}\t{t}" for w, t in zip(*s, strict=True)) for s in sentences(160))
     path.write_text("\n\n".join(blocks) + "\n")
     return str(path)
 
@@ -91,7 +91,7 @@ def test_evaluate_on_other_data(finished, conll, tmp_path):
     predictor = load_predictor(finished.dir)
     source, _ = predictor.labelled(conll, split="all")
     metrics, rows = predictor.evaluate(source)
-    assert metrics["examples"] == len(rows) == 80
+    assert metrics["examples"] == len(rows) == 160
     other = tmp_path / "other.conll"
     other.write_text("Rome\tB-LOC\nis\tO\n\nold\tO\n")
     with pytest.raises(UserError, match="LOC"):
@@ -109,7 +109,7 @@ def test_every_word_counts_the_same_however_batches_are_cut(conll, tiny_encoder)
         models.unfreeze(model, "all")
         encoder = data.TagEncoder(backbone.tokenizer, 32, stride=8)
         feed = data.TextFeed(splits.train, encoder, num_outputs=3)
-        pipeline = feed.pipeline(64, shuffle=True)
+        pipeline = feed.pipeline(128, shuffle=True)
         assert pipeline.steps == 1
         if accumulate is None:
             inputs, targets, weights = next(iter(pipeline.epoch()))

@@ -20,7 +20,7 @@ from tfsft.errors import UsageError
 
 ROWS_PER_JOB = 512
 NO_TARGET = -1
-QUESTION_TOKENS = 64  # of a question; the rest of the room belongs to its context
+QUESTION_TOKENS = 64  # most of a question; the rest of the room belongs to its context
 
 Chunk = tuple[Mapping[str, Ragged], Mapping[str, np.ndarray], dict]
 
@@ -183,7 +183,8 @@ class QuestionEncoder:
         self.stride = stride
         self.settings = {"encoder": "questions", "max_length": max_length, "stride": stride}
         special = len(tokenizer.start) + len(tokenizer.separator) + len(tokenizer.end)
-        self.room = max_length - special - QUESTION_TOKENS
+        self.question_tokens = min(QUESTION_TOKENS, max_length // 2)
+        self.room = max_length - special - self.question_tokens
         _check_room(self.room, max_length, stride)
 
     @staticmethod
@@ -211,7 +212,7 @@ class QuestionEncoder:
             name: [] for name in ("second", "example", "full_length", "answer_start", "answer_end")
         }
         for example in range(len(pieces)):
-            question = [*tokenizer.start, *questions[example][:QUESTION_TOKENS]]
+            question = [*tokenizer.start, *questions[example][: self.question_tokens]]
             question += tokenizer.separator
             ids, word = pieces[example], words[example]
             room = self.max_length - len(question) - len(tokenizer.end)
