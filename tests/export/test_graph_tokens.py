@@ -51,7 +51,7 @@ def test_texts_are_packed_as_by_the_encoder(make_tokenizer, family, pair, max_le
     tokens, rows, _ = encoder.encode(columns, 0)
     expected = tokens["token_ids"]
 
-    pack = graph(lambda *texts: pack_texts(tokenizer, max_length, texts), len(encoder.columns))
+    pack = graph(lambda *texts: pack_texts(encoder, texts), len(encoder.columns))
     packed = {k: v.numpy() for k, v in pack(*(columns[c] for c in encoder.columns)).items()}
     assert packed["token_ids"].shape[1] == expected.lengths.max()
     for i, length in enumerate(expected.lengths):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tfsft.data import TextEncoder
 from tfsft.export.graph_words import split_words
 from tfsft.models import TextTokenizer
 
@@ -33,7 +34,7 @@ def joined(parts: Sequence[Part]) -> tf.RaggedTensor:
         if not isinstance(part, tf.RaggedTensor):
             values = tf.constant(part, rows.dtype, [len(part)])
             lengths = tf.fill([n], tf.constant(len(part), tf.int64))
-            part = tf.RaggedTensor.from_row_lengths(tf.tile(values, [n]), lengths)
+            part = tf.RaggedTensor.from_row_lengths(tf.tile(values, [n]), lengths, validate=False)
         full.append(part)
     return tf.concat(full, axis=1)
 
@@ -66,23 +67,19 @@ def model_inputs(
     return inputs
 
 
-def pack_texts(
-    tokenizer: TextTokenizer, max_length: int, texts: Sequence[tf.Tensor]
-) -> dict[str, tf.Tensor]:
-    """Packs texts, or pairs of texts, as `data.TextEncoder` does.
+def pack_texts(encoder: TextEncoder, texts: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Packs texts, or pairs of texts, as the encoder does.
 
     Args:
-        tokenizer: Of the backbone.
-        max_length: Most tokens in a row.
+        encoder: Of the run.
         texts: One tensor `[n]` of strings, or two.
     """
+    tokenizer, room = encoder.tokenizer, tf.constant(encoder.room, tf.int64)
     parts = [tokenizer.graph(text) for text in texts]
-    room = max_length - len(tokenizer.start) - len(tokenizer.end)
     if len(parts) == 1:
         return model_inputs(
             tokenizer, joined([tokenizer.start, first(parts[0], room), tokenizer.end])
         )
-    room = tf.constant(room - len(tokenizer.separator), tf.int64)
     lengths = [part.row_lengths() for part in parts]
     a = tf.minimum(lengths[0], tf.maximum(room - room // 2, room - lengths[1]))
     head = [tokenizer.start, first(parts[0], a), tokenizer.separator]
@@ -110,10 +107,11 @@ class GraphPieces:
         stand_in = tokenizer.unknown if tokenizer.unknown is not None else tokenizer.pad
         empty = tf.cast(pieces.row_lengths() == 0, tf.int64)
         fill = tf.fill([tf.reduce_sum(empty)], tf.constant(stand_in, pieces.dtype))
-        pieces = tf.concat([pieces, tf.RaggedTensor.from_row_lengths(fill, empty)], axis=1)
+        fill = tf.RaggedTensor.from_row_lengths(fill, empty, validate=False)
+        pieces = tf.concat([pieces, fill], axis=1)
 
         splits = tf.gather(pieces.row_splits, self.starts.row_splits)
-        self.tokens = tf.RaggedTensor.from_row_splits(pieces.values, splits)
+        self.tokens = tf.RaggedTensor.from_row_splits(pieces.values, splits, validate=False)
         places = tf.ragged.range(self.starts.row_lengths()).values
         self.word = self.tokens.with_values(tf.repeat(places, pieces.row_lengths()))
         self.begins = pieces.row_starts()

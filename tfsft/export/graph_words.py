@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 
 import tensorflow as tf
@@ -42,11 +43,12 @@ def split_words(texts: tf.Tensor) -> GraphWords:
     _, starts, ends = tf_text.regex_split_with_offsets(written, f"({_WORD}| +)", "[^ ].*")
     # Every character but space is in a word, so the words are what is left, cut by their lengths.
     inside = tf.boolean_mask(letters.values, kinds != ord(_SPACE))
-    cut = tf.RaggedTensor.from_row_lengths(inside, ends.values - starts.values)
+    cut = tf.RaggedTensor.from_row_lengths(inside, ends.values - starts.values, validate=False)
     return GraphWords(tf.strings.unicode_encode(cut, "UTF-8"), starts, ends)
 
 
-def _kind_ranges() -> tuple[list[int], list[int]]:
+@cache
+def _kind_ranges() -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Returns where runs of characters of one kind begin in Unicode, and the code of each kind."""
 
     def code(number: int) -> str:
@@ -55,4 +57,4 @@ def _kind_ranges() -> tuple[list[int], list[int]]:
 
     runs = groupby(range(sys.maxunicode + 1), code)
     firsts, codes = zip(*((next(run), ord(kind)) for kind, run in runs), strict=True)
-    return list(firsts), list(codes)
+    return firsts, codes

@@ -14,7 +14,6 @@ from tfsft.errors import UsageError, UserError
 from tfsft.export.comparison import compare
 from tfsft.export.predictor import Predictor, load_predictor
 from tfsft.export.served import serve_answers, serve_pictures, serve_tags, serve_texts
-from tfsft.models import TextTokenizer
 
 TOLERANCE = 1e-5
 HALF_PRECISION = {"bfloat16", "float16"}
@@ -118,11 +117,10 @@ def _write(predictor: Predictor, folder: Path) -> None:
         function, signature = serve_pictures(model, task)
     else:
         model = predictor.model
-        tokenizer: TextTokenizer = predictor.tokenizer
         holder = tf.Module()  # Keras tracks layers once they are built, which this never is
-        holder.tokenizer = tokenizer.keras_tokenizer
+        holder.tokenizer = predictor.tokenizer.keras_tokenizer
         archive.track(holder)
-        function, signature = _SERVE[task["task"]](model, tokenizer, task)
+        function, signature = _SERVE[task["task"]](model, predictor.encoder, task)
     archive.track(model)
     archive.add_endpoint("serve", function, signature)
     archive.write_out(folder, verbose=False)

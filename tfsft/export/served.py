@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsft.data.encoding import QUESTION_TOKENS
+from tfsft.data import QuestionEncoder, TagEncoder, TextEncoder
 from tfsft.evaluation.decoding import CANDIDATES
 from tfsft.export.graph_tokens import (
     GraphPieces,
@@ -22,7 +22,6 @@ from tfsft.export.graph_tokens import (
     padded,
     windows,
 )
-from tfsft.models import TextTokenizer
 
 Outputs = dict[str, tf.Tensor]
 
@@ -38,12 +37,12 @@ def serve_pictures(model: keras.Model, task: dict[str, Any]) -> tuple[Callable, 
 
 
 def serve_texts(
-    model: keras.Model, tokenizer: TextTokenizer, task: dict[str, Any]
+    model: keras.Model, encoder: TextEncoder, task: dict[str, Any]
 ) -> tuple[Callable, list]:
     """Returns the function from texts, or pairs of texts, to answers, and what it takes."""
 
     def answer(*texts: tf.Tensor) -> Outputs:
-        inputs = pack_texts(tokenizer, task["max_length"], [_valid(text) for text in texts])
+        inputs = pack_texts(encoder, [_valid(text) for text in texts])
         return _labels(model(inputs, training=False), task)
 
     if "pair" in task["inputs"]:
@@ -52,19 +51,19 @@ def serve_texts(
 
 
 def serve_tags(
-    model: keras.Model, tokenizer: TextTokenizer, task: dict[str, Any]
+    model: keras.Model, encoder: TagEncoder, task: dict[str, Any]
 ) -> tuple[Callable, list]:
     """Returns the function from texts to their words with tags, and what it takes.
 
     Long texts are seen in windows, as in training. Rows are padded to the text with most words:
     words and tags with "", places with -1, probabilities with 0.
     """
-    room = task["max_length"] - len(tokenizer.start) - len(tokenizer.end)
+    tokenizer = encoder.tokenizer
 
     def serve(texts: tf.Tensor) -> Outputs:
         pieces = GraphPieces(tokenizer, _valid(texts))
         lengths = pieces.tokens.row_lengths()
-        spans = windows(lengths, room, task["stride"])
+        spans = windows(lengths, encoder.room, encoder.stride)
         tokens = joined([tokenizer.start, spans.of(pieces.tokens), tokenizer.end])
         outputs = model(model_inputs(tokenizer, tokens), training=False)
 
@@ -88,20 +87,21 @@ def serve_tags(
 
 
 def serve_answers(
-    model: keras.Model, tokenizer: TextTokenizer, task: dict[str, Any]
+    model: keras.Model, encoder: QuestionEncoder, task: dict[str, Any]
 ) -> tuple[Callable, list]:
     """Returns the function from questions and contexts to answers, and what it takes.
 
     "No answer" is an empty one that starts and ends at -1.
     """
+    tokenizer = encoder.tokenizer
 
     def serve(question: tf.Tensor, context: tf.Tensor) -> Outputs:
         context = _valid(context)
         pieces = GraphPieces(tokenizer, context)
-        asked = first(tokenizer.graph(_valid(question)), QUESTION_TOKENS)
+        asked = first(tokenizer.graph(_valid(question)), encoder.question_tokens)
         special = len(tokenizer.start) + len(tokenizer.separator) + len(tokenizer.end)
-        room = task["max_length"] - special - asked.row_lengths()
-        spans = windows(pieces.tokens.row_lengths(), room, task["stride"])
+        room = encoder.max_length - special - asked.row_lengths()
+        spans = windows(pieces.tokens.row_lengths(), room, encoder.stride)
         head = [tokenizer.start, tf.gather(asked, spans.text), tokenizer.separator]
         second = joined(head).row_lengths()
         tokens = joined([*head, spans.of(pieces.tokens), tokenizer.end])
@@ -109,7 +109,7 @@ def serve_answers(
 
         word = spans.of(pieces.word)
         outside = tf.RaggedTensor.from_row_lengths(
-            tf.fill([tf.reduce_sum(second)], tf.constant(-1, tf.int64)), second
+            tf.fill([tf.reduce_sum(second)], tf.constant(-1, tf.int64)), second, validate=False
         )
         words = padded(joined([outside, word, [-1] * len(tokenizer.end)]), -1)
         first_word, last_word, probability = _best_answers(
@@ -192,6 +192,7 @@ def _best_answers(
         tf.stack([keys, tf.range(tf.shape(keys, tf.int64)[0])], axis=1),
         keys // (base * base),
         tf.cast(count, tf.int64),
+        validate=False,
     )
     table = of_question.with_values(score).to_tensor(-np.inf)
     table = tf.pad(table, [[0, 0], [0, 1]], constant_values=-np.inf)  # at least one column
