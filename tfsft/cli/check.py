@@ -1,6 +1,7 @@
 """`tfsft check`: looks at the data and a few steps before any training."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
     )
     with trial as run:
         module.main(short, run)
-    _show_cost(run, len(splits.train), config, peak_memory())
+    _show_cost(run, len(splits.train), len(few["train"]), config, peak_memory())
     return 1 if splits.bad else 0
 
 
@@ -119,21 +120,21 @@ def _show_data(splits: Any, found: Any) -> None:
         click.echo(f"    {example.id}: {example.reason}")
 
 
-def _show_cost(run: Any, size: int, config: Any, memory: tuple[str, int]) -> None:
+def _show_cost(run: Any, size: int, tried: int, config: Any, memory: tuple[str, int]) -> None:
     from tfsft.evaluation.wording import duration
 
-    steps = -(-size // config.batch_size)
-    limit = getattr(config, "max_steps", 0) or steps * config.epochs
     total = 0.0
     for phase in run.measured:
-        updates = min(steps * config.epochs, limit)
+        # An example may be several rows, and a batch so many tokens.
+        updates = config.epochs * math.ceil(phase.steps * size / tried)
+        updates = min(updates, getattr(config, "max_steps", 0) or updates)
         seconds = phase.first_step_seconds + updates * phase.step_seconds
         seconds += size * phase.features_seconds
         total += seconds
         click.echo(
             f"{phase.name}: trains {phase.parameters:,} parameters, "
-            f"{phase.step_seconds * 1000:.0f} ms a step of "
-            f"{config.batch_size}, at most {updates} steps: about {duration(seconds)}."
+            f"{phase.step_seconds * 1000:.0f} ms a step, at most {updates} steps: about "
+            f"{duration(seconds)}."
         )
     where, peak = memory
     click.echo(f"Peak memory of {where}: {peak / 2**20:,.0f} MiB.")

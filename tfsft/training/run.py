@@ -353,6 +353,8 @@ class Run:
             )
 
     def _check_batch_size(self) -> None:
+        if self.settings.get("batch_tokens"):
+            return  # whose plan keeps to the replicas and parts
         replicas = self.strategy.num_replicas_in_sync
         parts = replicas * self.settings.get("accumulate", 1)
         size = self.settings.get("batch_size", parts)

@@ -23,6 +23,7 @@ class Measurement:
     Args:
         name: The phase.
         parameters: Trained in it.
+        steps: Updates in one pass over the examples that were tried.
         step_seconds: One update, after the first.
         first_step_seconds: The first update, with the tracing of its graph.
         features_seconds: Time to compute one frozen example; 0 where nothing is cached.
@@ -30,6 +31,7 @@ class Measurement:
 
     name: str
     parameters: int = 0
+    steps: int = 0
     step_seconds: float = 0.0
     first_step_seconds: float = 0.0
     features_seconds: float = 0.0
@@ -70,7 +72,7 @@ class TrialRun(Run):
         options["patience"] = None
         phase = super().phase(name, **options)
         self.measured.append(Measurement(name))
-        phase.extra_callbacks = [_StepTimer(self.measured[-1], self)]
+        phase.extra_callbacks = [_StepTimer(self.measured[-1], self, phase)]
         return phase
 
     def evaluate(self, *args: Any, **kwargs: Any) -> list:
@@ -93,10 +95,11 @@ def peak_memory() -> tuple[str, int]:
 
 
 class _StepTimer(keras.callbacks.Callback):
-    def __init__(self, measured: Measurement, run: TrialRun):
+    def __init__(self, measured: Measurement, run: TrialRun, phase: Phase):
         super().__init__()
         self.measured = measured
         self.run = run
+        self.phase = phase
         self._times: list[float] = []
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -107,6 +110,7 @@ class _StepTimer(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         weights = self.model.trainable_variables
+        self.measured.steps = self.phase.steps
         self.measured.parameters = sum(int(tf.size(w.value)) for w in weights)
         self.measured.first_step_seconds = self._times[0]
         self.measured.step_seconds = sorted(self._times[1:] or self._times)[
