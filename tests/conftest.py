@@ -47,6 +47,14 @@ def two_cpus():
     return names
 
 
+@pytest.fixture(scope="session")
+def mirrored(two_cpus):
+    """The one strategy of two replicas: two in a process would mix up their collective sums."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(two_cpus)
+
+
 @pytest.fixture
 def tfsft(tmp_path):
     """Runs the command `tfsft` in a process and a folder of its own."""

@@ -309,9 +309,9 @@ def fine_tuned(examples, strategy, accumulate):
     return trained
 
 
-def test_two_replicas_that_accumulate_train_like_one(examples, two_cpus):
+def test_two_replicas_that_accumulate_train_like_one(examples, mirrored):
     one = fine_tuned(examples, tf.distribute.get_strategy(), 1)
-    two = fine_tuned(examples, tf.distribute.MirroredStrategy(two_cpus), 2)
+    two = fine_tuned(examples, mirrored, 2)
     assert one.keys() == two.keys()
     assert any(np.abs(value).max() > 0.01 for path, value in one.items() if "lora_b" in path)
     for path, value in one.items():

@@ -156,16 +156,15 @@ def test_the_width_of_the_padding_changes_nothing(batches):
 @pytest.mark.parametrize(
     "way", [pytest.param("two replicas", marks=pytest.mark.slow), "parts", "by tokens"]
 )
-def test_however_a_batch_is_cut_the_weights_are_the_same(batches, two_cpus, way):
+def test_however_a_batch_is_cut_the_weights_are_the_same(batches, mirrored, way):
     by_tokens = {"batch_tokens": 120, "multiple": 4} if way == "by tokens" else {}
     model, pipeline = batches(**by_tokens)
     assert pipeline.steps > 3
     expected = tuned(model, pipeline)
     if way == "two replicas":
-        strategy = tf.distribute.MirroredStrategy(two_cpus)
-        with strategy.scope():
+        with mirrored.scope():
             model, pipeline = batches()
-        found = tuned(model, pipeline, strategy=strategy)
+        found = tuned(model, pipeline, strategy=mirrored)
     else:
         model, pipeline = batches(**by_tokens)
         found = tuned(model, pipeline, accumulate=4)

@@ -23,11 +23,6 @@ def examples():
     return inputs, labels
 
 
-@pytest.fixture(scope="module")
-def mirrored(two_cpus):
-    return tf.distribute.MirroredStrategy(two_cpus)
-
-
 def pipeline(examples, shuffle=True, weights=None):
     inputs, labels = examples
 
