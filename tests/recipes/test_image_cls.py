@@ -137,7 +137,7 @@ def test_without_a_second_phase_the_backbone_stays(flowers, tiny_backbone, tmp_p
 @pytest.mark.parametrize(
     "settings",
     [
-        {"augment": "flip,rotation,crop,color,mixup"},
+        pytest.param({"augment": "flip,rotation,crop,color,mixup"}, marks=pytest.mark.slow),
         {"augment": "randaugment,cutmix", "ema": 0.9, "accumulate": 2},
         {"gradual": 2, "layer_decay": 0.5, "schedule": "linear", "l1": 1e-4, "l2": 1e-4},
         {"class_weight": "balanced", "schedule": "inverse_time", "optimizer": "lion"},
