@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfsft.data.questions import COLUMNS
 from tfsft.data.tables import cell_text, find_column
+from tfsft.data.text_loading import PAIR_COLUMNS, TEXT_COLUMNS
 from tfsft.data.text_tables import find_encoding, open_text_table
 
-NAMES = {  # that columns with such texts often have
-    "text": ["text", "sentence", "review", "content", "utterance", "message", "document"],
-    "pair": ["pair", "text_pair", "sentence2", "hypothesis", "question2", "text_b"],
-    "question": ["question", "query"],
-    "context": ["context", "passage", "text", "document"],
+NAMES = {  # that columns with such texts often have, as in labelled data
+    "text": [*TEXT_COLUMNS, *(first for first, _ in PAIR_COLUMNS)],
+    "pair": ["pair", "text_pair", *(second for _, second in PAIR_COLUMNS)],
+    "question": COLUMNS["question"],
+    "context": COLUMNS["context"],
 }
 
 
