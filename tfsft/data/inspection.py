@@ -1,7 +1,7 @@
 """A look at a data set before training on it: what is in it and what is wrong with it."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +81,9 @@ class Inspection:
     def problems(self) -> list[str]:
         """Returns what a person should look at, a sentence each; empty when all is well."""
         found = []
-        if self.bad:
-            shown = [f"{example.id} {example.reason}" for example in self.bad]
-            found.append(f"{len(self.bad)} pictures cannot be used: {shorten(shown)}.")
+        found += describe_bad(self.bad, "pictures")
         found += self.warnings
-        if self.duplicates:
-            copies = sum(len(ids) - 1 for ids in self.duplicates)
-            shown = shorten((" = ".join(ids[:3]) for ids in self.duplicates), 3)
-            found.append(f"{copies} pictures are exact copies in the same split: {shown}.")
+        found += describe_copies(self.duplicates, "pictures")
         if self.near_duplicates:
             pairs = shorten(map(str, self.near_duplicates), 3)
             found.append(
@@ -266,6 +261,23 @@ def near_empty_classes(train: Source) -> dict[str, int]:
     if not train.class_names:
         return {}
     return {name: count for name, count in counts_by_class(train).items() if count < FEW_EXAMPLES}
+
+
+def describe_bad(bad: Sequence[BadExample], things: str) -> list[str]:
+    """Returns a sentence about examples that were left out."""
+    if not bad:
+        return []
+    shown = [f"{example.id} {example.reason}" for example in bad]
+    return [f"{len(bad)} {things} cannot be used: {shorten(shown)}."]
+
+
+def describe_copies(duplicates: Sequence[Sequence[str]], things: str) -> list[str]:
+    """Returns a sentence about contents that occur more than once in one split."""
+    if not duplicates:
+        return []
+    copies = sum(len(ids) - 1 for ids in duplicates)
+    shown = shorten((" = ".join(ids[:3]) for ids in duplicates), 3)
+    return [f"{copies} {things} are exact copies in the same split: {shown}."]
 
 
 def describe_near_empty(classes: dict[str, int]) -> list[str]:

@@ -14,9 +14,7 @@ HISTOGRAM_BINS = 40
 
 
 class TextFeed:
-    """Makes the pipelines of one text source.
-
-    The source is tokenised when the first is asked for, or taken from the cache.
+    """Makes the pipelines of one text source, whose tokens are made at once or are in the cache.
 
     Args:
         source: Labelled texts, a `TextSource`.

@@ -11,6 +11,8 @@ from tfsft.data import findings
 from tfsft.data.inspection import (
     Inspection,
     counts_by_class,
+    describe_bad,
+    describe_copies,
     describe_near_empty,
     inspect_images,
     near_empty_classes,
@@ -73,14 +75,9 @@ class TextInspection:
     def problems(self) -> list[str]:
         """Returns what a person should look at, a sentence each; empty when all is well."""
         found = []
-        if self.bad:
-            shown = [f"{example.id} {example.reason}" for example in self.bad]
-            found.append(f"{len(self.bad)} examples cannot be used: {shorten(shown)}.")
+        found += describe_bad(self.bad, "examples")
         found += self.warnings
-        if self.duplicates:
-            copies = sum(len(ids) - 1 for ids in self.duplicates)
-            shown = shorten((" = ".join(ids[:3]) for ids in self.duplicates), 3)
-            found.append(f"{copies} texts are exact copies in the same split: {shown}.")
+        found += describe_copies(self.duplicates, "texts")
         found += describe_near_empty(self.near_empty)
         if self.wordless:
             found.append(

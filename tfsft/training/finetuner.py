@@ -143,22 +143,17 @@ class FineTuner(keras.Model):
         return sums
 
     def _cut(self, tensor: tf.Tensor) -> tf.Tensor:
-        size = tensor.shape[0]
-        if size is None:  # batches by tokens; their plan sees to it that they can be cut
-            shape = tf.shape(tensor)
-            shape = [self.accumulate, shape[0] // self.accumulate, *tf.unstack(shape)[1:]]
-            return tf.ensure_shape(
-                tf.reshape(tensor, shape), [self.accumulate, None, *tensor.shape[1:]]
-            )
-        if size % self.accumulate:
+        size = tensor.shape[0]  # None of batches by tokens; their plan sees to it that it divides
+        if size is not None and size % self.accumulate:
             raise UserError(
                 f"A replica's share of a batch is {size} examples.",
                 f"It must be a multiple of --accumulate {self.accumulate}.",
                 "Choose a --batch-size that replicas times --accumulate divides.",
             )
-        shape = [self.accumulate, size // self.accumulate, *tf.unstack(tf.shape(tensor))[1:]]
-        cut = tf.reshape(tensor, shape)
-        return tf.ensure_shape(cut, [*cut.shape[:2], *tensor.shape[1:]])
+        examples, *rest = tf.unstack(tf.shape(tensor))
+        cut = tf.reshape(tensor, [self.accumulate, examples // self.accumulate, *rest])
+        part = None if size is None else size // self.accumulate
+        return tf.ensure_shape(cut, [self.accumulate, part, *tensor.shape[1:]])
 
     def _with_regularisation(self, gradients, variables) -> list[tf.Tensor]:  # noqa: ANN001
         regularised = [v for v in variables if v.regularizer is not None]

@@ -160,16 +160,9 @@ def predict_tags(
     progress: Progress = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns for each text the tags of its words and their probabilities, `[words]` each."""
-    feed, table = pipeline.feed, pipeline.feed.table
-    num_words = np.array([len(starts) for starts in feed.source.column("starts")], np.int64)
-    decoder = TagDecoder(num_words)
-    done = 0
-    for rows, (outputs,), _ in run_batches(model, pipeline, strategy):
-        words = table.padded("words", rows, outputs.shape[1], -1)
-        decoder.add(table.rows["example"][rows], outputs, words)
-        done += len(rows)
-        if progress is not None:
-            progress(done, pipeline.plan.size)
+    starts = pipeline.feed.source.column("starts")
+    decoder = TagDecoder(np.array([len(words) for words in starts], np.int64))
+    _fill(decoder, model, pipeline, strategy, progress, token_axis=1)
     return list(decoder.texts())
 
 
@@ -182,16 +175,28 @@ def predict_answers(
     **options: Any,
 ) -> list[Answer]:
     """Returns the best answer to each question; `options` are those of `AnswerDecoder`."""
-    table = pipeline.feed.table
     decoder = AnswerDecoder(examples, **options)
-    done = 0
+    _fill(decoder, model, pipeline, strategy, progress, token_axis=2)
+    return decoder.answers()
+
+
+def _fill(
+    decoder: TagDecoder | AnswerDecoder,
+    model: keras.Model,
+    pipeline: TextPipeline,
+    strategy: tf.distribute.Strategy | None,
+    progress: Progress,
+    *,
+    token_axis: int,
+) -> None:
+    """Runs a model over all windows and hands what it says of their words to a decoder."""
+    table, done = pipeline.feed.table, 0
     for rows, (outputs,), _ in run_batches(model, pipeline, strategy):
-        words = table.padded("words", rows, outputs.shape[2], -1)
+        words = table.padded("words", rows, outputs.shape[token_axis], -1)
         decoder.add(table.rows["example"][rows], outputs, words)
         done += len(rows)
         if progress is not None:
             progress(done, pipeline.plan.size)
-    return decoder.answers()
 
 
 def character_spans(
