@@ -316,3 +316,44 @@ def test_forgetting_events(tmp_path):
             tf.summary.scalar("x", step, step=step)
     forget_after(tmp_path, 2)
     assert {step for _, step in events(tmp_path)} == {0, 1, 2}
+
+
+def test_a_checkpoint_holds_what_was_trained_and_refuses_other_pretrained_weights(tmp_path):
+    def begin(run, model):
+        task = {"task": "test", "labels": "single", "class_names": ["none", "one", "both"]}
+        run.begin(model, task=task, data={"fingerprint": "f"})
+
+    def fit(run, model, names):
+        for name in names:
+            model.get_layer("hidden").trainable = name != "head"
+            tuner = training.FineTuner(model)
+            tuner.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+            tuner.fit(pipeline(shuffle=True), epochs=1, phase=run.phase(name))
+
+    def saved(run):
+        return set(run.checkpoints.newest().arrays)
+
+    config = Config(epochs=1, ema=0.0)
+    with training.Run("small", config, run_dir=tmp_path / "run") as run:
+        model = build()
+        begin(run, model)
+        fit(run, model, ["head"])
+        assert not {name for name in saved(run) if "hidden" in name}
+        assert {name for name in saved(run) if "predictions" in name}
+
+    keras.utils.clear_session()
+    with training.Run("small", config, resume=tmp_path / "run") as run:
+        other = build()
+        other.get_layer("hidden").bias.assign(np.ones(8))
+        with pytest.raises(UserError, match="pretrained weights are not those"):
+            begin(run, other)
+
+    keras.utils.clear_session()
+    with training.Run("small", config, resume=tmp_path / "run") as run:
+        again = build()
+        begin(run, again)
+        for name, value in weights(model).items():
+            if not name.startswith("seed"):
+                np.testing.assert_array_equal(weights(again)[name], value, name)
+        fit(run, again, ["head", "unfrozen"])
+        assert {name for name in saved(run) if "hidden" in name}

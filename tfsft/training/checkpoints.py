@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfsft.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,36 @@ class Checkpoints:
         return sorted((int(p.name), p) for p in self.folder.iterdir() if p.name.isdigit())
 
 
-def state_of(group: str, variables: Iterable[keras.Variable]) -> dict[str, np.ndarray]:
-    """Returns the values of variables under keys that are the same in another process."""
-    return {key: np.asarray(v) for key, v in zip(*_keyed(group, variables), strict=True)}
+def state_of(
+    group: str, variables: Iterable[keras.Variable], leave_out: Collection[int] = ()
+) -> dict[str, np.ndarray]:
+    """Returns the values of variables under keys that are the same in another process.
+
+    Args:
+        group: What the keys begin with.
+        variables: In the same order in every process.
+        leave_out: `id` of those that are not wanted.
+    """
+    return {key: np.asarray(v) for key, v in _keyed(group, variables, leave_out)}
 
 
 def restore(
-    group: str, variables: Iterable[keras.Variable], arrays: Mapping[str, np.ndarray]
+    group: str,
+    variables: Iterable[keras.Variable],
+    arrays: Mapping[str, np.ndarray],
+    leave_out: Collection[int] = (),
 ) -> None:
     """Sets variables to saved values.
+
+    Args:
+        group, variables, leave_out: As for `state_of`.
+        arrays: What it returned.
 
     Raises:
         UserError: When saved and live variables are not the same ones: nothing is set then.
     """
-    keys, variables = _keyed(group, variables)
+    live = _keyed(group, variables, leave_out)
+    keys = [key for key, _ in live]
     saved = {key for key in arrays if key.startswith(f"{group}/")}
     if saved != set(keys):
         raise UserError(
@@ -127,7 +143,7 @@ def restore(
             "A run goes on with the model and optimizer it began with.",
             "Use the options and the recipe of the first run, or start a new run.",
         )
-    for key, variable in zip(keys, variables, strict=True):
+    for key, variable in live:
         if tuple(arrays[key].shape) != tuple(variable.shape):
             raise UserError(
                 f"The checkpoint does not fit: {key} has the shape {arrays[key].shape}, "
@@ -135,15 +151,41 @@ def restore(
                 "A run goes on with the model it began with.",
                 "Use the options and the recipe of the first run, or start a new run.",
             )
-    for key, variable in zip(keys, variables, strict=True):
+    for key, variable in live:
         variable.assign(arrays[key])
 
 
-def _keyed(group: str, variables: Iterable[keras.Variable]) -> tuple[list[str], list]:
-    variables = list(variables)
-    # Keras numbers automatic names by process ("dense_3"): the position says which one it is.
-    names = [re.sub(r"_\d+(?=/|$)", "", v.path) for v in variables]
-    return [f"{group}/{i:05d}/{name}" for i, name in enumerate(names)], variables
+def weights_of(model: keras.Model) -> dict[int, keras.Variable]:
+    """Returns what training can change of a model, by `id`, frozen or not.
+
+    What is no weight by nature (statistics of batch norm, seeds) is not among them.
+    """
+    layers = model._flatten_layers()
+    return {id(weight): weight for layer in layers for weight in layer._trainable_variables}
+
+
+def frozen(model: keras.Model) -> set[int]:
+    """Returns the `id` of each weight of a model that does not train now."""
+    return {key for key, weight in weights_of(model).items() if not weight.trainable}
+
+
+def digest(variables: Iterable[keras.Variable]) -> str:
+    """Returns a hash of the values of variables."""
+    found = hashlib.sha256()
+    for variable in variables:
+        found.update(np.ascontiguousarray(variable).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _keyed(
+    group: str, variables: Iterable[keras.Variable], leave_out: Collection[int]
+) -> list[tuple[str, keras.Variable]]:
+    # Keras numbers automatic names by process ("dense_3"): the place says which one it is.
+    return [
+        (f"{group}/{place:05d}/" + re.sub(r"_\d+(?=/|$)", "", variable.path), variable)
+        for place, variable in enumerate(variables)
+        if id(variable) not in leave_out
+    ]
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -45,7 +45,14 @@ from tfsft.training.callbacks.tensorboard import (
     write_images,
     write_texts,
 )
-from tfsft.training.checkpoints import Checkpoints, restore
+from tfsft.training.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    digest,
+    restore,
+    state_of,
+    weights_of,
+)
 from tfsft.training.console import Console
 from tfsft.training.finetuner import FineTuner
 from tfsft.training.signals import Signals
@@ -110,6 +117,8 @@ class Run:
         self._phases: list[Phase] = []
         self._started = time.monotonic()
         self._resumed = None
+        self._trained: set[int] = set()  # places of the weights that any phase has trained
+        self._digest: tuple[set[int], str] | None = None  # of those that none has
         self._facts = {
             "finished": {},
             "updates": 0,
@@ -192,7 +201,7 @@ class Run:
         self.config["model"] = {"parameters": int(model.count_params())}
         self._write_config()
         if self._resumed is not None:
-            restore("model", model.variables, self._resumed.arrays)
+            self._restore_model(self._resumed)
             self.say(f"Going on from {_place(self._resumed.facts)}.")
         for warning in data.get("warnings", ()):
             self.say(f"Note: {warning}")
@@ -223,8 +232,20 @@ class Run:
         self._phases.append(phase)
         return phase
 
+    def model_state(self) -> dict[str, np.ndarray]:
+        """Returns all of the model that training may have changed so far.
+
+        What has been frozen all the time is as it was loaded: a pretrained backbone under an
+        adapter would make a checkpoint a hundred times as large.
+        """
+        return state_of("model", self.model.variables, self._as_loaded())
+
     def save_checkpoint(self, arrays: Mapping[str, np.ndarray], facts: dict) -> None:
         """Writes a checkpoint for `--resume` to go on from; a full disk does not end a run."""
+        left_out = self._as_loaded()
+        if self._digest is None or self._digest[0] != left_out:
+            self._digest = left_out, self._digest_of(left_out)
+        facts = {**facts, "trained": sorted(self._trained), "frozen_sha256": self._digest[1]}
         try:
             self.checkpoints.save(arrays, facts)
         except OSError as error:
@@ -432,6 +453,31 @@ class Run:
         )
         return True
 
+    def _as_loaded(self) -> set[int]:
+        """`id` of each weight that no phase has trained, up to now."""
+        variables = enumerate(self.model.variables)
+        trained = {id(v) for place, v in variables if place in self._trained}
+        return set(weights_of(self.model)) - trained
+
+    def _will_train(self, tuner: FineTuner) -> None:
+        """Notes the weights that a phase is about to change."""
+        places = {id(v): place for place, v in enumerate(self.model.variables)}
+        self._trained |= {places[id(v)] for v in tuner.trainable_variables if id(v) in places}
+
+    def _digest_of(self, chosen: set[int]) -> str:
+        return digest(v for v in self.model.variables if id(v) in chosen)
+
+    def _restore_model(self, checkpoint: Checkpoint) -> None:
+        self._trained = set(checkpoint.facts["trained"])
+        left_out = self._as_loaded()
+        restore("model", self.model.variables, checkpoint.arrays, left_out)
+        if self._digest_of(left_out) != checkpoint.facts["frozen_sha256"]:
+            raise UserError(
+                "The pretrained weights are not those that this run began with.",
+                "What is frozen is not in the checkpoints: it is loaded again when a run goes on.",
+                "Bring back the backbone as it was, or start a new run.",
+            )
+
     def _write_config(self) -> None:
         devices = [
             d.name.removeprefix("/device:").lower() for d in tf.config.list_logical_devices()
@@ -522,6 +568,7 @@ class Phase:
             The epoch and the step in it to go on with.
         """
         run = self.run
+        run._will_train(tuner)
         self.tuner, self.epochs, self.steps = tuner, epochs, steps
         self._started = time.monotonic()
         self._display = ProgressDisplay(run.console, self.name, batch_size, size)
@@ -571,8 +618,6 @@ class Phase:
 
     def finish(self) -> None:
         """Writes down that the phase is done, with the weights it ends with."""
-        from tfsft.training.checkpoints import state_of
-
         run = self.run
         updates = int(self.tuner.optimizer.iterations.numpy())
         run._facts["updates"] += updates
@@ -594,7 +639,7 @@ class Phase:
             )
         total = run._facts["total_seconds"] + time.monotonic() - run._started
         facts = {**run._facts, "phase": None, "total_seconds": total}
-        run.save_checkpoint(state_of("model", run.model.variables), facts)
+        run.save_checkpoint(run.model_state(), facts)
 
     def keep_best_model(self) -> Path | None:
         """Writes model.keras with the last good weights, for a training that fails.
@@ -602,12 +647,12 @@ class Phase:
         These are the best of this phase's epochs, else those of the newest checkpoint.
         """
         if self.best.weights:
-            restore("best", self.tuner.model.weights, self.best.weights)
+            self.best.put_back(self.tuner.model)
             return self.run.save(self.run.model)
         checkpoint = self.run.checkpoints.newest()
         if checkpoint is None:
             return None
-        restore("model", self.run.model.variables, checkpoint.arrays)
+        self.run._restore_model(checkpoint)
         return self.run.save(self.run.model)
 
     def close(self) -> None:

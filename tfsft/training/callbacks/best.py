@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfsft.training.checkpoints import restore, state_of
+from tfsft.training.checkpoints import frozen, restore, state_of
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -59,13 +59,20 @@ class KeepBest(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Puts the best weights back."""
         if self.weights:
-            restore("best", self.model.model.weights, self.weights)
+            self.put_back(self.model.model)
+
+    def put_back(self, model: keras.Model) -> None:
+        """Sets what was trained of a model to its best values."""
+        restore("best", model.weights, self.weights, frozen(model))
 
     def _snapshot(self) -> dict[str, np.ndarray]:
-        snapshot = state_of("best", self.model.model.weights)
+        model = self.model.model
+        left_out = frozen(model)
+        snapshot = state_of("best", model.weights, left_out)
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if optimizer.use_ema:
-            keys = dict(zip((v.path for v in self.model.model.weights), snapshot, strict=True))
+            kept = (weight for weight in model.weights if id(weight) not in left_out)
+            keys = dict(zip((v.path for v in kept), snapshot, strict=True))
             averages = optimizer._model_variables_moving_average
             for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
                 snapshot[keys[variable.path]] = np.array(average)

@@ -64,7 +64,7 @@ class Checkpointer(keras.callbacks.Callback):
         """Writes a checkpoint from which epoch `epoch` goes on with step `step`."""
         phase, tuner = self.phase, self.model
         arrays = (
-            state_of("model", phase.run.model.variables)
+            phase.run.model_state()
             | state_of("optimizer", tuner.optimizer.variables)
             | state_of("metrics", tuner.metrics_variables)
             | phase.best.weights
