@@ -1,6 +1,8 @@
 """From a person's labelled pictures and texts to batches: sources, splits, plan, pipeline."""
 
 from tfsft.data.augment import Augmenter, parse_names
+from tfsft.data.chat_prompts import fill_prompt, placeholders, read_prompt
+from tfsft.data.chats import load_chats, read_chats
 from tfsft.data.encoding import QuestionEncoder, TagEncoder, TextEncoder
 from tfsft.data.image_feed import ImageFeed
 from tfsft.data.images import decode_image, resize
@@ -42,14 +44,19 @@ __all__ = [
     "class_weights",
     "decode_image",
     "describe_tokens",
+    "fill_prompt",
     "inspect",
     "inspect_images",
     "inspect_texts",
+    "load_chats",
     "load_images",
     "load_questions",
     "load_tags",
     "load_texts",
     "parse_names",
+    "placeholders",
+    "read_chats",
+    "read_prompt",
     "read_text",
     "resize",
     "split_words",

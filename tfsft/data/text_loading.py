@@ -352,12 +352,16 @@ def check_no_columns(data: str, columns: Mapping[str, str | None]) -> None:
             )
 
 
-def find_files(data: str, suffixes: Sequence[str]) -> dict[str, str]:
+def find_files(
+    data: str, suffixes: Sequence[str], expected: str = EXPECTED, own: str = "topics"
+) -> dict[str, str]:
     """Finds the files of a data set.
 
     Args:
         data: A file, or a folder with files called train, validation and test.
         suffixes: Of the files that are wanted.
+        expected: What --data can be, for the message.
+        own: The name of the data that is always at hand.
 
     Returns:
         The split of each file as its name says, "" for a single file, by path; training first.
@@ -375,7 +379,7 @@ def find_files(data: str, suffixes: Sequence[str]) -> dict[str, str]:
             "Change its permissions, or those of the folders above it.",
         ) from error
     except OSError as error:
-        raise missing_folder(path, EXPECTED, "topics") from error
+        raise missing_folder(path, expected, own) from error
     known = ", ".join(suffixes)
     if os.path.isfile(path):
         if path.lower().endswith(tuple(suffixes)):

@@ -29,14 +29,30 @@ def topic_files(data: str) -> list[Path]:
     Raises:
         UsageError: There is no such language.
     """
+    return corpus_files(data, TOPICS, least=2)
+
+
+def corpus_files(data: str, name: str, least: int = 1) -> list[Path]:
+    """Returns the files of one language of chatterbot-corpus, in the order of their names.
+
+    Args:
+        data: The name, which is English, or `NAME:LANGUAGE`.
+        name: What the data is called.
+        least: Files that a language must have.
+
+    Raises:
+        UsageError: There is no such language.
+    """
     folder = Path(str(importlib.resources.files("chatterbot_corpus"))) / "data"
-    languages = sorted(path.name for path in folder.iterdir() if len(_files(path)) > 1)
+    languages = sorted(path.name for path in folder.iterdir() if len(_files(path)) >= least)
     language = data.partition(":")[2].lower() or "english"
     if language not in languages:
+        hint = nearest(language, languages)
         raise UsageError(
-            f"--data {data}: there are no topics in {language!r}.{nearest(language, languages)}",
+            f"--data {data}: there are no {'topics' if name == TOPICS else 'conversations'} in "
+            f"{language!r}.{hint}",
             f"One of {', '.join(languages)}.",
-            f"Try --data {TOPICS}:{nearest(language, languages)[15:-2] or 'english'}.",
+            f"Try --data {name}:{hint[15:-2] or 'english'}.",
         )
     return _files(folder / language)
 
