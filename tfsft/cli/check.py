@@ -90,11 +90,11 @@ def _few(source: Any, batch_size: int, batches: int) -> list[int]:
     rows = list(range(min(len(source), batch_size * batches)))
     if batches == 1 or not hasattr(source, "column"):
         return rows
-    name = "text" if source.has("text") else "context"
+    name = next(name for name in ("messages", "text", "context") if source.has(name))
     lengths = [
-        len(text)
+        sum(len(message["content"]) for message in cell) if name == "messages" else len(cell)
         for start in range(0, len(source), 8192)
-        for text in source.column(name, slice(start, start + 8192))
+        for cell in source.column(name, slice(start, start + 8192))
     ]
     longest = sorted(range(len(source)), key=lengths.__getitem__)[-batch_size:]
     return sorted({*rows[: batch_size * (batches - 1)], *longest})
@@ -102,7 +102,8 @@ def _few(source: Any, batch_size: int, batches: int) -> list[int]:
 
 def _show_data(splits: Any, found: Any) -> None:
     parts = ", ".join(f"{len(source)} {name}" for name, source in splits.sources().items())
-    click.echo(f"Data: {parts}; {len(splits.class_names)} classes.")
+    classes = f"; {len(splits.class_names)} classes" if splits.class_names else ""
+    click.echo(f"Data: {parts}{classes}.")
     counts = found.counts["train"]
     if splits.class_names and len(counts) <= 30:
         width = max(map(len, counts))

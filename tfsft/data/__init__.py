@@ -1,8 +1,9 @@
 """From a person's labelled pictures and texts to batches: sources, splits, plan, pipeline."""
 
 from tfsft.data.augment import Augmenter, parse_names
+from tfsft.data.chat_inspection import ChatInspection, inspect_chats
 from tfsft.data.chat_prompts import fill_prompt, placeholders, read_prompt
-from tfsft.data.chats import load_chats, read_chats
+from tfsft.data.chats import load_chats, read_chats, read_questions
 from tfsft.data.encoding import QuestionEncoder, TagEncoder, TextEncoder
 from tfsft.data.image_feed import ImageFeed
 from tfsft.data.images import decode_image, resize
@@ -28,6 +29,7 @@ __all__ = [
     "Augmenter",
     "BadExample",
     "BatchPlan",
+    "ChatInspection",
     "ImageFeed",
     "ImageSource",
     "Inspection",
@@ -46,6 +48,7 @@ __all__ = [
     "describe_tokens",
     "fill_prompt",
     "inspect",
+    "inspect_chats",
     "inspect_images",
     "inspect_texts",
     "load_chats",
@@ -57,6 +60,7 @@ __all__ = [
     "placeholders",
     "read_chats",
     "read_prompt",
+    "read_questions",
     "read_text",
     "resize",
     "split_words",

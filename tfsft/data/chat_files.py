@@ -36,6 +36,7 @@ class ChatFile:
         read: Yields the rows of these columns, or of all (None): the number that a person sees,
             the cells by column, or what is wrong with the row.
         head: Cells of its first good rows.
+        about: What its conversations are, where they are not a person's own.
     """
 
     path: str
@@ -44,6 +45,7 @@ class ChatFile:
     note: str
     read: Callable[[Sequence[str] | None], Iterator[Row]]
     head: list[dict[str, Any]] = field(default_factory=list)
+    about: str = ""
 
     @property
     def columns(self) -> list[str]:
@@ -55,14 +57,18 @@ class ChatFile:
         return [row[column] for row in self.head if row.get(column) is not None]
 
 
-def open_chat_file(path: str) -> ChatFile:
+def open_chat_file(path: str, least_columns: int = 2) -> ChatFile:
     """Opens a file of conversations; lines of JSON are told from one value by what they hold.
+
+    Args:
+        path: The file.
+        least_columns: What a CSV or TSV must have.
 
     Raises:
         UserError: It cannot be read, or has no rows.
     """
     if not path.lower().endswith((".json", ".jsonl", ".ndjson")):
-        return from_table(open_text_table(path))
+        return from_table(open_text_table(path, least_columns))
     try:
         if not os.path.getsize(path):
             raise UserError(f"{path} is empty.", LAYOUT, "Fill it.")

@@ -73,8 +73,8 @@ class ChatFormat:
 
     def describe(self, file: ChatFile) -> str:
         """Returns a sentence for the screen."""
-        if file.path.startswith("chatterbot"):
-            return f"Conversations are those of {file.note}."
+        if file.about:
+            return f"Conversations are {file.about}."
         if self.messages is not None:
             shown = f"Conversations are column {self.messages!r}"
         else:

@@ -14,7 +14,14 @@ import scipy.sparse.csgraph
 
 from tfsft.data import chatterbot
 from tfsft.data.chat_files import ChatFile, from_table, open_chat_file
-from tfsft.data.chat_formats import MENDS, ChatFormat, Conversation, find_format, read_row
+from tfsft.data.chat_formats import (
+    MENDS,
+    ChatFormat,
+    Conversation,
+    Message,
+    find_format,
+    read_row,
+)
 from tfsft.data.chat_prompts import check_placeholders, fill_prompt, placeholders, read_prompt
 from tfsft.data.split_making import SplitPlan
 from tfsft.data.splits import Splits
@@ -150,6 +157,44 @@ def read_chats(
     return source if limit is None else source.subset(np.arange(min(limit, len(source))))
 
 
+def read_questions(
+    path: str, *, system_prompt: str = "", prompt_column: str | None = None
+) -> tuple[list[list[Message]], list[str]]:
+    """Reads what a finished model is to answer.
+
+    Args:
+        path: A table with a column of prompts, or of messages that end with one of the user.
+        system_prompt: As for `load_chats`.
+        prompt_column: The column; None finds it.
+
+    Returns:
+        The conversations so far, and what to call each row.
+
+    Raises:
+        UserError: It cannot be read, or a row has no question.
+    """
+    system_prompt = read_prompt(system_prompt)
+    wanted = placeholders(system_prompt)
+    paths = list(find_files(path, TEXT_TABLES, EXPECTED, chatterbot.NAME))
+    if len(paths) > 1:
+        raise UsageError(f"{path} is a folder with several files.", "One file.", "Name one.")
+    file = open_chat_file(paths[0], least_columns=1)
+    form = find_format(file, prompt_column=prompt_column, answers=False, elsewhere=wanted)
+    check_placeholders(system_prompt, [n for n in file.columns if n != form.messages])
+    chats, ids = [], []
+    for number, cells, problem in file.read(list(dict.fromkeys([*form.columns(), *wanted]))):
+        found = _conversation(form, cells, problem, system_prompt, answers=False)
+        if found.problem:
+            raise UserError(
+                f"{file.path}, row {number} {found.problem}.",
+                "A question in every row; text with commas stands in quotation marks.",
+                "Mend or remove the row.",
+            )
+        chats.append(found.messages)
+        ids.append(f"{file.name}:{number}")
+    return chats, ids
+
+
 def _open(given: str, tfds_dir: str | None) -> list[tuple[ChatFile, str]]:
     """Opens the files of a data set; each with its split, "" where there is one only."""
     if chatterbot.is_chatterbot(given):
@@ -202,7 +247,7 @@ def _read(
                 yield _batch(waiting)
 
     paths = [path for file, _ in files for path in file.files]
-    identity = ["chats", FORMAT, *file_identity(paths), forms, own, system_prompt, files[0][0].note]
+    identity = ["chats", FORMAT, *file_identity(paths), forms, own, system_prompt]
     table = stored(file_name(files[0][0].name), identity, batches)
     notes = [form.describe(file) for (file, _), form in zip(files, forms, strict=True)]
     return Rows(table, list(dict.fromkeys(notes)) + _mended(table, system_prompt))
@@ -216,16 +261,29 @@ def _stored_row(
     problem: str | None,
     system_prompt: str,
 ) -> dict[str, Any]:
-    found = Conversation([], problem) if problem else read_row(cells or {}, form)
-    if system_prompt and found.messages and not found.own_system:
-        missing = dict.fromkeys(placeholders(system_prompt))
-        text = fill_prompt(system_prompt, missing | dict(cells))
-        found.messages.insert(0, {"role": "system", "content": text})
+    found = _conversation(form, cells, problem, system_prompt)
     row = dataclasses.asdict(found) | {"id": f"{file.name}:{number}"}
     for role, column in [("group", form.group), ("split", form.split)]:
         if column is not None:
             row[role] = cell_text((cells or {}).get(column))
     return row
+
+
+def _conversation(
+    form: ChatFormat,
+    cells: Mapping[str, Any] | None,
+    problem: str | None,
+    system_prompt: str,
+    *,
+    answers: bool = True,
+) -> Conversation:
+    """Returns what a row says, below the system prompt where it has none of its own."""
+    found = Conversation([], problem) if problem else read_row(cells or {}, form, answers=answers)
+    if system_prompt and found.messages and not found.own_system:
+        missing = dict.fromkeys(placeholders(system_prompt))
+        text = fill_prompt(system_prompt, missing | dict(cells or {}))
+        found.messages.insert(0, {"role": "system", "content": text})
+    return found
 
 
 def _batch(rows: list[dict[str, Any]]) -> pyarrow.RecordBatch:

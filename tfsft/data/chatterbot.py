@@ -29,16 +29,16 @@ def open_chatterbot(data: str) -> ChatFile:
     files = corpus_files(data, NAME)
     rows, copies = _conversations(files)
     language = files[0].parent.name
-    note = f"the package chatterbot-corpus, {language}"
+    about = f"those of the package chatterbot-corpus, {language}"
     if copies:
-        note += f"; {copies} exact copies left out"
+        about += f"; {copies} exact copies were left out"
 
     def read(columns: Sequence[str] | None) -> Iterator[Row]:
         return iter(rows)
 
     name = f"{NAME}-{language}"
     head = [cells for _, cells, _ in rows[:200]]
-    return ChatFile(data, name, [str(path) for path in files], note, read, head)
+    return ChatFile(data, name, [str(path) for path in files], "YAML", read, head, about)
 
 
 def _conversations(files: Sequence[Path]) -> tuple[list[Row], int]:

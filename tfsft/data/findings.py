@@ -1,5 +1,6 @@
 """What a person should know about labelled examples before training on them: plain sentences."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,10 @@ from tfsft.data.labels import class_counts, class_pairs, is_number_task, shorten
 
 MAX_SKEW = 20
 SIDES = ("train", "validation", "test")
+# UTF-8 that was read as Latin-1, and what stands for a letter that could not be read.
+MOJIBAKE = re.compile(
+    "\ufffd|\u00c3[\u0080-\u00bf]|\u00c2[\u0080-\u00bf]|\u00e2\u20ac|\u00f0\u0178"
+)
 
 
 @dataclass(frozen=True)
@@ -178,3 +183,19 @@ def describe_label(label: np.ndarray, class_names: Sequence[str]) -> str:
     if np.ndim(label):
         return " | ".join(class_names[index] for index in np.flatnonzero(label)) or "none"
     return class_names[int(label)]
+
+
+def describe_garbled(ids: Sequence[str], things: str) -> list[str]:
+    """Returns a sentence about texts that match `MOJIBAKE`."""
+    if not ids:
+        return []
+    return [
+        f"{len(ids)} {things} hold letters that come from a wrong encoding, such as \u00c3\u00a9 "
+        f"for \u00e9: {shorten(ids)}. Save the file as UTF-8 again."
+    ]
+
+
+def three_lengths(lengths: np.ndarray) -> tuple[int, int, int]:
+    """Returns the shortest, the median and the longest."""
+    ordered = np.sort(lengths)
+    return int(ordered[0]), int(ordered[len(ordered) // 2]), int(ordered[-1])

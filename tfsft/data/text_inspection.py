@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfsft.data import findings
+from tfsft.data.chat_inspection import ChatInspection, inspect_chats
 from tfsft.data.inspection import (
     Inspection,
     counts_by_class,
@@ -24,10 +25,6 @@ from tfsft.data.text_source import BATCH_ROWS, TextSource
 
 CJK = "\u3040-\u30ff\u3400-\u9fff"  # a character counts as a word
 WORD = re.compile(f"[{CJK}]|[^\\W{CJK}]+")
-# UTF-8 that was read as Latin-1, and what stands for a letter that could not be read.
-MOJIBAKE = re.compile(
-    "\ufffd|\u00c3[\u0080-\u00bf]|\u00c2[\u0080-\u00bf]|\u00e2\u20ac|\u00f0\u0178"
-)
 SHOWN = 1000  # ids to remember of each kind
 
 
@@ -83,11 +80,7 @@ class TextInspection:
             found.append(
                 f"{len(self.wordless)} texts hold punctuation alone: {shorten(self.wordless)}."
             )
-        if self.garbled:
-            found.append(
-                f"{len(self.garbled)} texts hold letters that come from a wrong encoding, such as "
-                f"\u00c3\u00a9 for \u00e9: {shorten(self.garbled)}. Save the file as UTF-8 again."
-            )
+        found += findings.describe_garbled(self.garbled, "texts")
         return found
 
 
@@ -115,7 +108,7 @@ def inspect_texts(
                 words[place] = len(WORD.findall(text))
                 if not words[place] and _is_wordless(text) and len(wordless) < SHOWN:
                     wordless.append(source.ids[start + place - done])
-                if MOJIBAKE.search(text) and len(garbled) < SHOWN:
+                if findings.MOJIBAKE.search(text) and len(garbled) < SHOWN:
                     garbled.append(source.ids[start + place - done])
             done += len(texts)
             if progress:
@@ -128,8 +121,8 @@ def inspect_texts(
         leaks=leaks,
         skew=findings.skew(splits.train.labels, splits.class_names)[0],
         near_empty=near_empty_classes(splits.train),
-        characters=_three(characters),
-        words=_three(words),
+        characters=findings.three_lengths(characters),
+        words=findings.three_lengths(words),
         wordless=tuple(wordless),
         garbled=tuple(garbled),
         warnings=splits.warnings,
@@ -139,9 +132,11 @@ def inspect_texts(
 
 def inspect(
     splits: Splits, *, progress: Callable[[int, int], None] | None = None
-) -> Inspection | TextInspection:
+) -> Inspection | TextInspection | ChatInspection:
     """Looks at a data set, whatever its examples are."""
-    look = inspect_texts if isinstance(splits.train, TextSource) else inspect_images
+    look = inspect_images
+    if isinstance(splits.train, TextSource):
+        look = inspect_chats if splits.train.has("messages") else inspect_texts
     return look(splits, progress=progress)
 
 
@@ -157,8 +152,3 @@ def _texts(source: TextSource, rows: slice) -> list[str]:
 
 def _is_wordless(text: str) -> bool:
     return all(unicodedata.category(letter)[0] in "PZC" for letter in text)
-
-
-def _three(lengths: np.ndarray) -> tuple[int, int, int]:
-    ordered = np.sort(lengths)
-    return int(ordered[0]), int(ordered[len(ordered) // 2]), int(ordered[-1])

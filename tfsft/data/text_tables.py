@@ -58,8 +58,12 @@ class TextTable(Protocol):
         """Yields rows of these columns, and the number a person sees beside each."""
 
 
-def open_text_table(path: str) -> TextTable:
+def open_text_table(path: str, least_columns: int = 2) -> TextTable:
     """Opens a table, as its suffix says.
+
+    Args:
+        path: The file.
+        least_columns: What a CSV or TSV must have.
 
     Raises:
         UserError: It is not a readable table, or has no rows.
@@ -71,7 +75,7 @@ def open_text_table(path: str) -> TextTable:
         if suffix == ".parquet":
             table = _Parquet(path)
         elif suffix in (".csv", ".tsv"):
-            table = _Csv(path)
+            table = _Csv(path, least_columns)
         elif suffix == ".json" or first_letter(path) == "[":
             table = _Json(path)
         else:
@@ -93,7 +97,7 @@ class _Table:
 
 
 class _Csv(_Table):
-    def __init__(self, path: str):
+    def __init__(self, path: str, least_columns: int):
         super().__init__(path)
         self.encoding = find_encoding(path)
         with open(path, encoding=self.encoding, newline="") as file:
@@ -110,7 +114,7 @@ class _Csv(_Table):
         self.note = f"{ENCODINGS[self.encoding]}, {DELIMITERS[self.delimiter]}"
         if self.delimiter == "\t" and not self.quote:
             self.note += ", quotation marks as they are"
-        self._check_header(first.rstrip("\r\n"))
+        self._check_header(first.rstrip("\r\n"), least_columns)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         start = 2
@@ -170,8 +174,8 @@ class _Csv(_Table):
             ),
         )
 
-    def _check_header(self, first: str) -> None:
-        if len(self.columns) < 2:
+    def _check_header(self, first: str, least_columns: int) -> None:
+        if len(self.columns) < least_columns:
             raise UserError(
                 f"{self.path} has one column only: {shortened(first)}",
                 "Two columns at least, text and label, separated by a comma, a semicolon, a tab or "
