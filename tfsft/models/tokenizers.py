@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsft.errors import UserError
+from tfsft.models.chat_tokenizer import SETTINGS, ChatTokenizer, load_chat_tokenizer
 
 FORMAT = 1
 _SETTINGS = "settings.json"
@@ -173,8 +174,8 @@ class TextTokenizer:
         (folder / _SETTINGS).write_text(text, encoding="utf-8")
 
 
-def load_tokenizer(folder: str | Path) -> TextTokenizer:
-    """Loads what `TextTokenizer.save` wrote; needs no backbone and no network.
+def load_tokenizer(folder: str | Path) -> TextTokenizer | ChatTokenizer:
+    """Loads what `save` of either kind wrote; needs no backbone and no network.
 
     Raises:
         UserError: The folder is not there or not whole.
@@ -182,6 +183,8 @@ def load_tokenizer(folder: str | Path) -> TextTokenizer:
     import keras_hub  # noqa: F401  (knows the classes)
 
     folder = Path(folder)
+    if (folder / SETTINGS).is_file():
+        return load_chat_tokenizer(folder)
     try:
         settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         config = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))

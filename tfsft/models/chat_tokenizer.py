@@ -1,0 +1,340 @@
+"""The tokens of a causal language model: text, and control tokens that no text can forge."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from tfsft.errors import UserError
+
+FORMAT = 1
+SETTINGS, TOKENS = "chat.json", "tokenizer.json"
+# What ends a turn in the templates of the known families: a poor choice for padding.
+_ENDS = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "</s>", "<|endoftext|>")
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# How the byte-pair families of KerasHub cut a text before they merge bytes; the rest as GPT-2.
+_SPLITS = {
+    "Llama3Tokenizer": _LLAMA3,
+    "SmolLM3Tokenizer": _LLAMA3,
+    "QwenTokenizer": _LLAMA3.replace("{1,3}", ""),
+    "Qwen3Tokenizer": _LLAMA3.replace("{1,3}", ""),
+    "QwenMoeTokenizer": _LLAMA3.replace("{1,3}", ""),
+    "Qwen3MoeTokenizer": _LLAMA3.replace("{1,3}", ""),
+}
+
+
+class _Codec(Protocol):
+    """Turns texts into ids and back; one for each kind of vocabulary."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def decode(self, ids: Sequence[int], control: bool) -> str: ...
+    def save(self, folder: Path) -> None: ...
+
+
+class ChatTokenizer:
+    """Turns texts into token ids and back, as a causal language model was trained on.
+
+    Control tokens are known by name and never come out of a text: what a person writes that looks
+    like one is plain characters.
+
+    Args:
+        codec: For the kind of vocabulary.
+        control: Control tokens by their text.
+        begin: Token that a text begins with, if the family needs one.
+        end: Token that ends a text.
+        pad: Fills rows up. It is hidden by the mask, but must end nothing: whoever looks for the
+            end of an answer would find it in the padding. So it is the family's own where that
+            ends no turn, and else the token for unknown text, or another control token.
+        vocabulary_size: Number of ids.
+        name: Of the model it belongs to.
+    """
+
+    uses_segments = False
+    unknown = None
+
+    def __init__(
+        self,
+        codec: _Codec,
+        *,
+        control: dict[str, int],
+        begin: int | None,
+        end: int,
+        pad: int,
+        vocabulary_size: int,
+        name: str = "",
+    ):
+        self._codec = codec
+        self.control = control
+        self.begin = begin
+        self.end = end
+        self.pad = pad
+        self.vocabulary_size = vocabulary_size
+        self.name = name
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes texts; several threads may call it at once.
+
+        Returns:
+            The tokens of all texts in a row, int32 [tokens], and where each text begins and the
+            last one ends, int64 [n + 1]. None of them is a control token.
+        """
+        # A lone half of a surrogate pair has no UTF-8, and JSON lets it through.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        rows = self._codec.encode(clean)
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+        flat = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
+        return flat, offsets.astype(np.int64)
+
+    def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
+        """Returns the text of tokens; bytes that are no whole letter are �.
+
+        Args:
+            ids: Any of them.
+            control: Whether control tokens are written out too.
+        """
+        return self._codec.decode([int(token) for token in ids], control)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns what each token reads, for showing."""
+        return [self.decode([token], control=True) for token in ids]
+
+    @property
+    def settings(self) -> dict:
+        """All there is to know beside the vocabulary, as plain values."""
+        names = ("control", "begin", "end", "pad", "vocabulary_size", "name")
+        kind = type(self._codec).__name__
+        return {"format": FORMAT, "kind": kind} | {name: getattr(self, name) for name in names}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of vocabulary and settings: equal ones encode alike, whatever they are called."""
+        settings = {key: value for key, value in self.settings.items() if key != "name"}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest.update(self._codec.identity())
+        return digest.hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Writes all that `load_tokenizer` needs into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._codec.save(folder)
+        text = json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n"
+        (folder / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
+    """Loads what `ChatTokenizer.save` wrote.
+
+    Raises:
+        UserError: The folder is not whole.
+    """
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        codec = {kind.__name__: kind for kind in (_Fast, _SentencePieces)}[settings["kind"]]
+        names = ("control", "begin", "end", "pad", "vocabulary_size", "name")
+        return ChatTokenizer(codec.load(folder), **{name: settings[name] for name in names})
+    except Exception as error:  # the library of tokenizers raises plain ones
+        raise UserError(
+            f"The tokenizer in {folder} cannot be read: {error}",
+            f"Expected the folder that a run wrote: {SETTINGS} and the vocabulary.",
+            "Copy the whole run folder, the tokenizer's folder included.",
+        ) from error
+
+
+def from_hugging_face(content: dict, options: dict, name: str) -> ChatTokenizer:
+    """Makes a tokenizer from the files of a Hugging Face model.
+
+    Args:
+        content: tokenizer.json.
+        options: tokenizer_config.json; may be empty.
+        name: Of the model.
+    """
+    codec = _Fast(json.dumps(content))
+    added = content.get("added_tokens") or []
+    control = {token["content"]: token["id"] for token in added if token.get("special")}
+    ids = {token["content"]: token["id"] for token in added}
+
+    def special(key: str) -> int | None:
+        value = options.get(key)
+        text = value.get("content") if isinstance(value, dict) else value
+        return ids.get(text, codec.tokenizer.token_to_id(text) if text else None)
+
+    begin = codec.begins_with()
+    if begin is None and options.get("add_bos_token"):
+        begin = special("bos_token")
+    end = special("eos_token")
+    if end is None:
+        end = next((control[text] for text in _ENDS if text in control), None)
+    if end is None:
+        raise ValueError("it names no token that ends a text (eos_token)")
+    for token in {end, begin} - {None, *control.values()}:
+        control[codec.tokenizer.id_to_token(token)] = token
+    first = [special("pad_token"), special("unk_token")]
+    pad = _padding(control, end, begin, first)
+    size = codec.tokenizer.get_vocab_size(with_added_tokens=True)
+    return ChatTokenizer(
+        codec, control=control, begin=begin, end=end, pad=pad, vocabulary_size=size, name=name
+    )
+
+
+def from_keras(layer: keras.layers.Layer, name: str) -> ChatTokenizer:
+    """Makes a tokenizer from a layer of KerasHub, of byte pairs or sentence pieces."""
+    special = {text: layer.token_to_id(text) for text in layer.special_tokens if text}
+    end = layer.end_token_id
+    begin = getattr(layer, "start_token_id", None)
+    if hasattr(layer, "merges"):
+        codec = _Fast.of_byte_pairs(layer, special)
+        if begin == end:  # of GPT-2, where one token does both, no text begins with it
+            begin = None
+    else:
+        codec = _SentencePieces(layer.proto, special)
+        special |= codec.symbols()
+    pad = _padding(special, end, begin, [layer.pad_token_id])
+    return ChatTokenizer(
+        codec,
+        control=special,
+        begin=begin,
+        end=end,
+        pad=pad,
+        vocabulary_size=int(layer.vocabulary_size()),
+        name=name,
+    )
+
+
+def _padding(
+    control: dict[str, int], end: int, begin: int | None, first: Iterable[int | None]
+) -> int:
+    ends = {end, *(control[text] for text in _ENDS[:-1] if text in control)}
+    others = [begin, *control.values(), 0, 1]
+    return next(token for token in (*first, *others) if token is not None and token not in ends)
+
+
+class _Fast:
+    """Any tokenizer.json, by Hugging Face's library of tokenizers."""
+
+    def __init__(self, content: str):
+        import tokenizers
+
+        self.tokenizer = tokenizers.Tokenizer.from_str(content)
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.tokenizer.encode_special_tokens = True  # as plain characters
+
+    @classmethod
+    def of_byte_pairs(cls, layer: keras.layers.Layer, special: dict[str, int]) -> "_Fast":
+        """Returns the tokenizer of a vocabulary and its merges."""
+        import tokenizers
+        from tokenizers import decoders, models, pre_tokenizers
+
+        merges = [tuple(merge.split(" ")) for merge in layer.merges]
+        vocabulary = {token: int(number) for token, number in layer.vocabulary.items()}
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+        split = _SPLITS.get(type(layer).__name__)
+        space = bool(getattr(layer, "add_prefix_space", False))
+        cut = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=split is None)
+        if split is not None:
+            isolated = pre_tokenizers.Split(tokenizers.Regex(split), "isolated")
+            cut = pre_tokenizers.Sequence([isolated, cut])
+        tokenizer.pre_tokenizer = cut
+        tokenizer.decoder = decoders.ByteLevel()
+        in_order = sorted(special, key=special.__getitem__)
+        tokenizer.add_special_tokens([tokenizers.AddedToken(t, special=True) for t in in_order])
+        return cls(tokenizer.to_str())
+
+    @classmethod
+    def load(cls, folder: Path) -> "_Fast":
+        return cls((folder / TOKENS).read_text(encoding="utf-8"))
+
+    def begins_with(self) -> int | None:
+        """Returns the token that is put before every text, if there is one."""
+        ids = self.tokenizer.encode("a").ids
+        plain = self.tokenizer.encode("a", add_special_tokens=False).ids
+        return ids[0] if ids[: len(plain)] != plain else None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        found = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def decode(self, ids: Sequence[int], control: bool) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=not control)
+
+    def identity(self) -> bytes:
+        return self.tokenizer.to_str().encode()
+
+    def save(self, folder: Path) -> None:
+        (folder / TOKENS).write_text(self.tokenizer.to_str(pretty=True), encoding="utf-8")
+
+
+class _SentencePieces:
+    """A SentencePiece model, by KerasHub's layer.
+
+    Args:
+        proto: The model's bytes.
+        special: Its control tokens.
+    """
+
+    FILE = "vocabulary.spm"
+
+    def __init__(self, proto: bytes, special: dict[str, int]):
+        import keras_hub
+
+        self.proto = proto
+        self.layer = keras_hub.tokenizers.SentencePieceTokenizer(proto=proto)
+        self._special = special
+        self._control = {**special, **self.symbols()}
+        self._hidden = set(self._control.values())
+
+    @classmethod
+    def load(cls, folder: Path) -> "_SentencePieces":
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return cls((folder / cls.FILE).read_bytes(), settings["control"])
+
+    def symbols(self) -> dict[str, int]:
+        """Returns the tokens of the vocabulary that read like `<start_of_turn>`."""
+        vocabulary = self.layer.get_vocabulary()
+        return {
+            text: number
+            for number, text in enumerate(vocabulary)
+            if text.startswith("<") and text.endswith("_turn>")
+        }
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        # The library takes its symbols out of any text; cut in two, they are characters.
+        parts, counts = [], []
+        for text in texts:
+            for symbol in self._control:
+                text = text.replace(symbol, f"{symbol[:1]}\0{symbol[1:]}")
+            cut = text.split("\0")
+            parts += cut
+            counts.append(len(cut))
+        rows = iter(self.layer(np.array(parts, object)).to_list())
+        return [[token for _ in range(count) for token in next(rows)] for count in counts]
+
+    def decode(self, ids: Sequence[int], control: bool) -> str:
+        names = {number: text for text, number in self._control.items()}
+        text, plain = "", []
+        for token in [*ids, None]:
+            if token is not None and token not in self._hidden:
+                plain.append(token)
+                continue
+            if plain:
+                text += self.layer.detokenize(np.array([plain], np.int32)).numpy()[0].decode()
+                plain = []
+            if token is not None and control:
+                text += names[token]
+        return text
+
+    def identity(self) -> bytes:
+        return self.proto
+
+    def save(self, folder: Path) -> None:
+        (folder / self.FILE).write_bytes(self.proto)
