@@ -50,7 +50,9 @@ def test_formats_give_the_same_splits(tmp_path):
     assert [len(source) for source in first.sources().values()] == [32, 4, 4]
     assert first.class_names == ()
     assert first.warnings == ()
-    assert "column 'messages' of x.jsonl" in first.notes[0]
+    assert first.notes == (
+        "Conversations are column 'messages' of x.jsonl (UTF-8); not used: goal.",
+    )
     with open(tmp_path / "x.csv", "w", newline="") as file:
         csv.writer(file).writerows([("q", "a"), *((f"q{n}", f"a{n}") for n in range(40))])
     second = data.load_chats(str(tmp_path / "x.csv"))
@@ -116,6 +118,8 @@ def test_bad_rows(tmp_path):
         file.write("\n{broken\n")
     text = message(path)
     assert "3 of 41 conversations" in text
+    unusable = write(tmp_path / "y.jsonl", given[2:3])
+    assert "y.jsonl:1 has no answer" in message(unusable, on_bad="list")
     assert "x.jsonl:3 has no answer" in text
     assert "x.jsonl:6 has an empty answer (message 2)" in text
     assert "x.jsonl:42 does not parse as JSON: {broken" in text
@@ -142,6 +146,7 @@ def test_system_prompt_from_columns(tmp_path):
     given[1]["goal"] = None
     path = write(tmp_path / "x.jsonl", given)
     splits = data.load_chats(path, system_prompt="Goal: {goal}. {{kept}}")
+    assert splits.notes[0] == "Conversations are column 'messages' of x.jsonl (UTF-8)."
     everything = splits.everything()
     found = dict(zip(everything.ids, everything.column("messages"), strict=True))
     assert found["x.jsonl:1"][0] == {"role": "system", "content": "my own"}
@@ -231,3 +236,43 @@ def test_questions_for_a_finished_model(tmp_path):
     assert [m["content"] for m in data.read_questions(path)[0][0]] == ["a", "b", "c"]
     with pytest.raises(UserError, match="row 1 ends with an answer"):
         data.read_questions(write(tmp_path / "y.jsonl", rows()))
+
+
+def test_tfds(tmp_path):
+    import tensorflow_datasets as tfds
+
+    class TinyChats(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """Conversations as ShareGPT has them."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            text = tfds.features.Text()
+            features = {
+                "conversations": tfds.features.Sequence({"from": text, "value": text}),
+                "topic": text,
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+            )
+
+        def _split_generators(self, _):
+            return {"train": self._generate_examples("r"), "test": self._generate_examples("t")}
+
+        def _generate_examples(self, name):
+            for n in range(20):
+                said = [{"from": "human", "value": f"{name}{n}"}, {"from": "gpt", "value": "yes"}]
+                yield n, {"conversations": said, "topic": f"topic {n}"}
+
+    TinyChats(data_dir=str(tmp_path)).download_and_prepare()
+    splits = data.load_chats(
+        "tfds:tiny_chats", tfds_dir=str(tmp_path), system_prompt="About {topic}."
+    )
+    assert [len(source) for source in splits.sources().values()] == [18, 2, 20]
+    assert splits.test.column("messages")[3] == chat("t3", "yes", "About topic 3.")
+
+
+def test_a_file_with_the_name_of_what_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chatterbot").mkdir()
+    assert any("give ./chatterbot" in w for w in data.load_chats("chatterbot").warnings)

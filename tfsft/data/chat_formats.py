@@ -7,6 +7,7 @@ from typing import Any
 
 from tfsft.data import tables
 from tfsft.data.chat_files import ChatFile, as_list, is_messages
+from tfsft.data.labels import shorten
 from tfsft.data.text_tables import is_number, shortened
 from tfsft.errors import UserError
 
@@ -31,7 +32,7 @@ PROMPT_COLUMNS = ["instruction", "prompt", "question", "user", "human", "query",
 ANSWER_COLUMNS = ["completion", "response", "answer", "output", "assistant", "reply"]
 EXTRA_COLUMNS = ["input", "context"]  # beside an instruction
 SYSTEM_COLUMNS = ["system", "system_prompt"]
-ID_COLUMNS = ["", "id", "_id", "idx", "index", "conversation_id", "uuid"]
+ID_COLUMNS = ["", "id", "idx", "index", "conversation_id", "uuid"]
 WORKS = (
     'Rows such as {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", '
     '"content": "Hello!"}]}, {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", '
@@ -71,8 +72,8 @@ class ChatFormat:
         del roles["named"]
         return list(dict.fromkeys(name for name in roles.values() if name is not None))
 
-    def describe(self, file: ChatFile) -> str:
-        """Returns a sentence for the screen."""
+    def describe(self, file: ChatFile, elsewhere: Sequence[str] = ()) -> str:
+        """Returns a sentence for the screen; `elsewhere` are columns of the system prompt."""
         if file.about:
             return f"Conversations are {file.about}."
         if self.messages is not None:
@@ -87,6 +88,10 @@ class ChatFormat:
             if name is not None:
                 shown += f", {what} column {name!r}"
         shown += f" of {file.name} ({file.note})"
+        used = (*self.columns(), *elsewhere)
+        others = [n for n in file.columns if n not in used and not _is_id(n)]
+        if others:
+            shown += f"; not used: {shorten(others)}"
         if not self.named:
             shown += "; --prompt-column and --answer-column choose others"
         return shown + "."
@@ -169,8 +174,7 @@ def find_format(
     free = [
         name
         for name in file.columns
-        if name not in (group_column, split, system)
-        and tables.plain_name(name).strip("_") not in ID_COLUMNS
+        if name not in (group_column, split, system) and not _is_id(name)
     ]
     prompt, answer, by_name = _pair(file, free, prompt_column, answer_column, answers, elsewhere)
     extra = None
@@ -223,6 +227,10 @@ def _pair(
         if answers
         else "Rename the column, or name it: --prompt-column.",
     )
+
+
+def _is_id(column: str) -> bool:
+    return tables.plain_name(column).strip("_") in ID_COLUMNS
 
 
 def _by_name(names: Sequence[str], plain: dict[str, str]) -> str | None:

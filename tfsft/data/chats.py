@@ -23,6 +23,7 @@ from tfsft.data.chat_formats import (
     read_row,
 )
 from tfsft.data.chat_prompts import check_placeholders, fill_prompt, placeholders, read_prompt
+from tfsft.data.labels import shorten
 from tfsft.data.split_making import SplitPlan
 from tfsft.data.splits import Splits
 from tfsft.data.tables import cell_text
@@ -113,6 +114,7 @@ def load_chats(
         _open(given, tfds_dir), read_prompt(system_prompt), prompt_column, answer_column,
         group_column, progress,
     )  # fmt: skip
+    rows.warnings += _shadowed(given)
     bad, source = _usable(plan, rows, on_bad)
     sides = own_sides(rows.table, source.rows)
     source.groups, warnings = _groups(source, sides, group_column is not None)
@@ -149,6 +151,7 @@ def read_chats(
     if len(files) > 1:
         raise UsageError(f"{path} is a folder with several files.", "One file.", "Name one.")
     rows = _read(files, read_prompt(system_prompt), prompt_column, answer_column, None, None)
+    rows.warnings += _shadowed(path)
     bad, source = _usable(plan, rows, on_bad)
     for sentence in (*rows.notes, *rows.warnings) if say else ():
         say(sentence)
@@ -207,6 +210,13 @@ def _open(given: str, tfds_dir: str | None) -> list[tuple[ChatFile, str]]:
     return [(open_chat_file(path), split) for path, split in found.items()]
 
 
+def _shadowed(given: str) -> list[str]:
+    """Returns a warning where a person's own file or folder has a name that means something."""
+    if not (given in SHIPPED or chatterbot.is_chatterbot(given)) or not os.path.exists(given):
+        return []
+    return [f"{given} means what comes with tfsft; for your own of this name give ./{given}."]
+
+
 def _read(
     files: Sequence[tuple[ChatFile, str]],
     system_prompt: str,
@@ -249,7 +259,7 @@ def _read(
     paths = [path for file, _ in files for path in file.files]
     identity = ["chats", FORMAT, *file_identity(paths), forms, own, system_prompt]
     table = stored(file_name(files[0][0].name), identity, batches)
-    notes = [form.describe(file) for (file, _), form in zip(files, forms, strict=True)]
+    notes = [form.describe(file, wanted) for (file, _), form in zip(files, forms, strict=True)]
     return Rows(table, list(dict.fromkeys(notes)) + _mended(table, system_prompt))
 
 
@@ -262,7 +272,7 @@ def _stored_row(
     system_prompt: str,
 ) -> dict[str, Any]:
     found = _conversation(form, cells, problem, system_prompt)
-    row = dataclasses.asdict(found) | {"id": f"{file.name}:{number}"}
+    row = vars(found) | {"id": f"{file.name}:{number}"}
     for role, column in [("group", form.group), ("split", form.split)]:
         if column is not None:
             row[role] = cell_text((cells or {}).get(column))
@@ -322,8 +332,11 @@ def _usable(plan: SplitPlan, rows: Rows, on_bad: str) -> tuple[tuple, TextSource
     bad = bad_examples(plan, rows.table, {p: reasons[p].as_py() for p in places.tolist()}, on_bad)
     good = np.setdiff1d(np.arange(len(rows.table)), places)
     if not len(good):
+        shown = shorten((f"{example.id} {example.reason}" for example in bad), 3)
         raise UserError(
-            f"{plan.data} has no conversations that can be used.", f"{USABLE}.", "Mend the rows."
+            f"{plan.data} has no conversations that can be used: {shown}.",
+            f"{USABLE}.",
+            "Mend the rows.",
         )
     return bad, TextSource(rows.table, good, np.zeros(len(good), np.float32), ())
 
