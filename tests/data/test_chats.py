@@ -77,9 +77,11 @@ def test_a_question_with_several_answers_stays_on_one_side(tmp_path):
 
 def test_groups_and_questions_stay_on_one_side_together(tmp_path):
     given = [
-        {"prompt": f"q{n // 2}", "answer": f"a{n}", "customer": f"c{(n + 1) // 2 % 15}"}
-        for n in range(0, 60, 3)
-    ] + [{"prompt": f"r{n}", "answer": "b", "customer": f"d{n // 3}"} for n in range(90)]
+        {"prompt": prompt, "answer": f"a{n}", "customer": f"c{customer}"}
+        for n in range(40)
+        # Two customers ask the same question, and one of them asks another.
+        for prompt, customer in [(f"q{n}", 2 * n), (f"q{n}", 2 * n + 1), (f"r{n}", 2 * n)]
+    ]
     splits = data.load_chats(write(tmp_path / "x.jsonl", given), group_column="customer")
     side = {}
     for name, source in splits.sources().items():
