@@ -77,7 +77,7 @@ def test_a_question_with_several_answers_stays_on_one_side(tmp_path):
 
 def test_groups_and_questions_stay_on_one_side_together(tmp_path):
     given = [
-        {"prompt": prompt, "answer": f"a{n}", "customer": f"c{customer}"}
+        {"prompt": prompt, "answer": f"a{customer}", "customer": f"c{customer}"}
         for n in range(40)
         # Two customers ask the same question, and one of them asks another.
         for prompt, customer in [(f"q{n}", 2 * n), (f"q{n}", 2 * n + 1), (f"r{n}", 2 * n)]
