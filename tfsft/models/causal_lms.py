@@ -84,7 +84,11 @@ def families() -> dict[str, type]:
     from keras_hub.src.utils.preset_utils import list_subclasses
 
     classes = list_subclasses(keras_hub.models.CausalLM)
-    return {c.backbone_cls.__name__: c for c in classes if c.backbone_cls is not None}
+    return {
+        c.backbone_cls.__name__: c
+        for c in classes
+        if c.backbone_cls is not None and not issubclass(c, keras_hub.models.Seq2SeqLM)
+    }
 
 
 def _load(preset: str, pretrained: bool) -> tuple[keras.Model, int | None]:
@@ -103,6 +107,7 @@ def _load(preset: str, pretrained: bool) -> tuple[keras.Model, int | None]:
         backbone = keras_hub.models.Backbone.from_preset(
             preset, load_weights=pretrained, name="backbone", **options
         )
+        _complete_config(backbone)
         names = {tensor.name for tensor in backbone.inputs}
         if names != _INPUTS:
             raise UserError(
@@ -119,6 +124,19 @@ def _load(preset: str, pretrained: bool) -> tuple[keras.Model, int | None]:
     if "model_type" in loader.config:
         positions = positions or loader.config.get("max_position_embeddings")
     return model, positions
+
+
+def _complete_config(backbone: keras.Model) -> None:
+    """Makes a backbone save what its class forgets: of Llama, whether its embeddings are tied."""
+    config = backbone.get_config()
+    takes = inspect.signature(type(backbone)).parameters
+    forgotten = {
+        name: getattr(backbone, name)
+        for name in takes
+        if name not in config and isinstance(getattr(backbone, name, None), bool | int | float)
+    }
+    if forgotten:
+        backbone.get_config = lambda: config | forgotten
 
 
 def _left_out(family: type, config: dict) -> dict:

@@ -194,8 +194,7 @@ def from_keras(layer: keras.layers.Layer, name: str) -> ChatTokenizer:
         if begin == end:  # of GPT-2, where one token does both, no text begins with it
             begin = None
     else:
-        codec = _SentencePieces(layer.proto, special)
-        special |= codec.symbols()
+        codec = _SentencePieces.of_layer(layer, special)
     pad = _padding(special, end, begin, [layer.pad_token_id])
     return ChatTokenizer(
         codec,
@@ -273,65 +272,56 @@ class _Fast:
 
 
 class _SentencePieces:
-    """A SentencePiece model, by KerasHub's layer.
+    """A SentencePiece model, by its own library.
 
     Args:
         proto: The model's bytes.
-        special: Its control tokens.
+        control: Its control tokens.
     """
 
     FILE = "vocabulary.spm"
 
-    def __init__(self, proto: bytes, special: dict[str, int]):
-        import keras_hub
+    def __init__(self, proto: bytes, control: dict[str, int]):
+        import sentencepiece
 
         self.proto = proto
-        self.layer = keras_hub.tokenizers.SentencePieceTokenizer(proto=proto)
-        self._special = special
-        self._control = {**special, **self.symbols()}
-        self._hidden = set(self._control.values())
+        self.model = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        self._control = control
+
+    @classmethod
+    def of_layer(cls, layer: keras.layers.Layer, special: dict[str, int]) -> "_SentencePieces":
+        """Returns the tokenizer of a layer; symbols like `<start_of_turn>` are control tokens."""
+        codec = cls(layer.proto, special)
+        size = codec.model.vocab_size()
+        symbols = {codec.model.id_to_piece(token): token for token in range(size)}
+        special |= {s: token for s, token in symbols.items() if s.endswith("_of_turn>")}
+        return codec
 
     @classmethod
     def load(cls, folder: Path) -> "_SentencePieces":
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         return cls((folder / cls.FILE).read_bytes(), settings["control"])
 
-    def symbols(self) -> dict[str, int]:
-        """Returns the tokens of the vocabulary that read like `<start_of_turn>`."""
-        vocabulary = self.layer.get_vocabulary()
-        return {
-            text: number
-            for number, text in enumerate(vocabulary)
-            if text.startswith("<") and text.endswith("_turn>")
-        }
-
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
         # The library takes its symbols out of any text; cut in two, they are characters.
-        parts, counts = [], []
+        cuts = []
         for text in texts:
             for symbol in self._control:
                 text = text.replace(symbol, f"{symbol[:1]}\0{symbol[1:]}")
-            cut = text.split("\0")
-            parts += cut
-            counts.append(len(cut))
-        rows = iter(self.layer(np.array(parts, object)).to_list())
-        return [[token for _ in range(count) for token in next(rows)] for count in counts]
+            cuts.append(text.split("\0"))
+        rows = iter(self.model.encode([part for cut in cuts for part in cut]))
+        return [[token for _ in cut for token in next(rows)] for cut in cuts]
 
     def decode(self, ids: Sequence[int], control: bool) -> str:
-        names = {number: text for text, number in self._control.items()}
+        names = {token: text for text, token in self._control.items()}
         text, plain = "", []
-        for token in [*ids, None]:
-            if token is not None and token not in self._hidden:
-                plain.append(token)
-                continue
-            if plain:
-                text += self.layer.detokenize(np.array([plain], np.int32)).numpy()[0].decode()
+        for token in ids:
+            if token in names:
+                text += self.model.decode(plain) + (names[token] if control else "")
                 plain = []
-            if token is not None and control:
-                text += names[token]
-        return text
+            else:
+                plain.append(token)
+        return text + self.model.decode(plain)
 
     def identity(self) -> bytes:
         return self.proto
