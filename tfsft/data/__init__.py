@@ -1,8 +1,10 @@
 """From a person's labelled pictures and texts to batches: sources, splits, plan, pipeline."""
 
 from tfsft.data.augment import Augmenter, parse_names
+from tfsft.data.chat_encoding import ChatEncoder
 from tfsft.data.chat_inspection import ChatInspection, inspect_chats
 from tfsft.data.chat_prompts import fill_prompt, placeholders, read_prompt
+from tfsft.data.chat_templates import TEMPLATES, choose_template, make_template
 from tfsft.data.chats import load_chats, read_chats, read_questions
 from tfsft.data.encoding import QuestionEncoder, TagEncoder, TextEncoder
 from tfsft.data.image_feed import ImageFeed
@@ -15,20 +17,23 @@ from tfsft.data.pipeline import Pipeline
 from tfsft.data.plain_texts import PlainTexts, read_text
 from tfsft.data.plan import BatchPlan
 from tfsft.data.questions import load_questions
+from tfsft.data.replay import mix_in
 from tfsft.data.samples import suggest_image_size, thumbnails
 from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Splits
 from tfsft.data.tagged import load_tags
-from tfsft.data.text_feed import TextFeed, describe_tokens, token_facts
+from tfsft.data.text_feed import TextFeed, chat_feed, describe_tokens, token_facts
 from tfsft.data.text_inspection import TextInspection, inspect, inspect_texts
 from tfsft.data.text_loading import load_texts
 from tfsft.data.text_source import TextSource
 from tfsft.data.words import split_words
 
 __all__ = [
+    "TEMPLATES",
     "Augmenter",
     "BadExample",
     "BatchPlan",
+    "ChatEncoder",
     "ChatInspection",
     "ImageFeed",
     "ImageSource",
@@ -43,6 +48,8 @@ __all__ = [
     "TextFeed",
     "TextInspection",
     "TextSource",
+    "chat_feed",
+    "choose_template",
     "class_weights",
     "decode_image",
     "describe_tokens",
@@ -56,6 +63,8 @@ __all__ = [
     "load_questions",
     "load_tags",
     "load_texts",
+    "make_template",
+    "mix_in",
     "parse_names",
     "placeholders",
     "read_chats",

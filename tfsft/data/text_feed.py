@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfsft.data.encoding import Encoder, QuestionEncoder, TagEncoder, encode_source
+from tfsft.data.chat_encoding import ChatEncoder
+from tfsft.data.encoding import NO_TARGET, Encoder, QuestionEncoder, TagEncoder, encode_source
 from tfsft.data.length_plan import LengthPlan
+from tfsft.data.packing import PackedTable
 from tfsft.data.pipeline import Pipeline, as_planned
+from tfsft.errors import UserError
 
 HISTOGRAM_BINS = 40
 
@@ -18,7 +21,8 @@ class TextFeed:
 
     Args:
         source: Labelled texts, a `TextSource`.
-        encoder: What makes tokens of them: `TextEncoder`, `TagEncoder` or `QuestionEncoder`.
+        encoder: What makes tokens of them: `TextEncoder`, `TagEncoder`, `QuestionEncoder` or
+            `ChatEncoder`.
         num_outputs: What a label is one of: classes, or tags.
         progress: Called with (done, total) while texts are tokenised.
     """
@@ -49,13 +53,18 @@ class TextFeed:
         shuffle: bool = False,
         weights: np.ndarray | None = None,
         balance: np.ndarray | None = None,
+        packing: bool = False,
     ) -> "TextPipeline":
         """Returns the batches of this source.
 
         Args:
             batch_size, batch_tokens, multiple, seed, shuffle, balance: As for `LengthPlan`.
             weights: Weight of each row of the table, float32 `[rows]`.
+            packing: Puts several conversations into one row of up to `max_length` tokens; the
+                padding mask then numbers them 1, 2, ... within their row.
         """
+        if packing:
+            self.table = PackedTable(self.table, self.encoder.max_length, seed)
         plan = LengthPlan(
             self.table.lengths,
             batch_size,
@@ -78,6 +87,7 @@ class TextFeed:
         return {
             "examples": facts["examples"],
             "rows": len(self.table),
+            **({"trained_tokens": facts["trained"]} if "trained" in facts else {}),
             "tokens": int(self.table.lengths.sum(dtype=np.int64)),
             "padding_share": pipeline.plan.padding_share(),
             "widths": pipeline.plan.widths.tolist(),
@@ -101,9 +111,13 @@ class TextFeed:
             Texts: classes int64 `[batch]`, several as float32 `[batch, classes]`, or numbers
             float32 `[batch, 1]`; with weights `[batch]`. Tags: int32 `[batch, width]`, with weight
             0 where none is due. Questions: places int32 `[batch, 2]` of the answer's ends; with
-            weights `[batch, 2]`.
+            weights `[batch, 2]`. Conversations: 0 and the weight of each token, `[batch, width]`,
+            as what they should answer is among the inputs.
         """
         table = self.table
+        if isinstance(self.encoder, ChatEncoder):
+            learned = table.padded("targets", rows, width, NO_TARGET) >= 0
+            return np.zeros(learned.shape, "float32"), learned.astype("float32")
         if isinstance(self.encoder, TagEncoder):
             tags = table.padded("targets", rows, width, -1)
             return np.maximum(tags, 0), (tags >= 0).astype("float32")
@@ -118,7 +132,8 @@ class TextPipeline(Pipeline):
 
     A batch is `(inputs, targets, weights)`; inputs are `token_ids`, `padding_mask` and, where
     the backbone has them, `segment_ids`, int32 `[batch, width]`. Integer targets come as
-    one-hot vectors, those of questions over the places in the row.
+    one-hot vectors, those of questions over the places in the row. Of conversations, the third
+    input is `targets`: the token that should follow each token, -1 where none is learned.
 
     Args:
         plan: The order of the rows.
@@ -155,19 +170,21 @@ class TextPipeline(Pipeline):
         batch = self.plan.fixed_batch
         width = widths[0] if len(set(widths)) == 1 else None
         questions = isinstance(self.feed.encoder, QuestionEncoder)
+        chats = isinstance(self.feed.encoder, ChatEncoder)
+        by_token = isinstance(self.feed.encoder, TagEncoder | ChatEncoder) and self.labelled
 
         def load(step):  # noqa: ANN001
             parts = tf.numpy_function(fetch, [step], [part.dtype for part in sample])
             for i, (part, like) in enumerate(zip(parts, sample, strict=True)):
-                # Inputs vary in width, and so do the targets and weights of tags.
-                varies = i < len(sample) - 2 or isinstance(self.feed.encoder, TagEncoder)
+                # Inputs vary in width, and so do the targets and weights of single tokens.
+                varies = i < len(sample) - 2 or by_token
                 rest = [width] if varies and like.ndim > 1 else like.shape[1:]
                 part.set_shape([batch, *rest])
             *inputs, targets, weights = parts
             if targets.dtype.is_integer and self.labelled:
                 depth = tf.shape(inputs[0])[1] if questions else self.num_classes
                 targets = tf.one_hot(targets, depth)
-            names = ("token_ids", "padding_mask", "segment_ids")
+            names = ("token_ids", "padding_mask", "targets" if chats else "segment_ids")
             return dict(zip(names, inputs, strict=False)), targets, weights
 
         steps = tf.data.Dataset.range(start, self.steps)
@@ -177,7 +194,11 @@ class TextPipeline(Pipeline):
         table, tokenizer = self.feed.table, self.feed.encoder.tokenizer
         places = np.arange(width)
         inside = places < table.lengths[rows][:, None]
-        inputs = [table.padded("token_ids", rows, width, tokenizer.pad), inside.astype("int32")]
+        mask = table.padded("segments", rows, width, 0) if "segments" in table.tokens else inside
+        inputs = [table.padded("token_ids", rows, width, tokenizer.pad), mask.astype("int32")]
+        if isinstance(self.feed.encoder, ChatEncoder):
+            targets = table.padded("targets", rows, width, NO_TARGET)
+            inputs.append(np.where(weights[:, None] > 0, targets, NO_TARGET))
         if tokenizer.uses_segments:
             second = table.rows["second"][rows][:, None]
             inputs.append(((places >= second) & inside).astype("int32"))
@@ -202,8 +223,11 @@ def token_facts(
 def describe_tokens(facts: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns what a person should know of the tokens of all splits, from `token_facts`."""
     train = facts["train"]
+    learned = ""
+    if "trained_tokens" in train:
+        learned = f", of which {train['trained_tokens']:,} are learned"
     said = (
-        f"Tokens: {train['tokens']:,} in {train['examples']:,} training texts; "
+        f"Tokens: {train['tokens']:,} in {train['examples']:,} training texts{learned}; "
         f"{train['padding_share']:.1%} of a batch is padding."
     )
     for key, what in (("truncated", "were truncated"), ("in_windows", "are seen in windows")):
@@ -218,3 +242,46 @@ def describe_tokens(facts: Mapping[str, Mapping[str, Any]]) -> str:
     if unknown > 0.02:
         said += f" {unknown:.1%} of the tokens are unknown to the backbone: another may fit better."
     return said
+
+
+def chat_feed(
+    source: Any,
+    encoder: ChatEncoder,
+    *,
+    on_bad: str = "stop",
+    say: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TextFeed:
+    """Returns a `TextFeed` of conversations, each of which has a token to learn.
+
+    Args:
+        source: Conversations.
+        encoder: What makes tokens of them.
+        on_bad: What to do about a conversation that loses its whole answer to the limit of tokens:
+            "stop", or anything else to leave it out.
+        say: Called with a sentence about what is left out.
+        progress: As for `TextFeed`.
+
+    Raises:
+        UserError: There is such a conversation, and `on_bad` is "stop"; or there is no other.
+    """
+    feed = TextFeed(source, encoder, progress=progress)
+    table = feed.table
+    lost = np.flatnonzero(np.asarray(table.rows["trained"]) == 0)
+    if not len(lost):
+        return feed
+    names = ", ".join(source.ids[int(row)] for row in table.rows["example"][lost[:3]])
+    names += ", ..." if len(lost) > 3 else ""
+    limit = encoder.max_length
+    what = f"{len(lost):,} of {len(source):,} conversations have no answer to learn from ({names})"
+    if on_bad == "stop" or len(lost) == len(source):
+        need = int(table.rows["full_length"][lost].max())
+        raise UserError(
+            f"{what}: it is cut off at {limit:,} tokens, or there is none.",
+            "An answer that begins within --max-length tokens.",
+            f"Use --max-length {need} to keep all of them, or --on-bad skip to leave these out.",
+        )
+    if say is not None:
+        say(f"{what} within {limit:,} tokens and are left out.")
+    kept = np.setdiff1d(np.arange(len(source)), table.rows["example"][lost])
+    return TextFeed(source.subset(kept), encoder, progress=progress)
