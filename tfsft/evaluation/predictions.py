@@ -38,6 +38,7 @@ class Prediction:
         label_spans: (first character, character after the last, type) of the right entities or
             answer in `text`.
         prediction_spans: The same of the model's.
+        score: How good a generated answer is, 0 to 100; None for all else.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Prediction:
     right: bool | None = None
     label_spans: tuple[Span, ...] = ()
     prediction_spans: tuple[Span, ...] = ()
+    score: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -93,15 +95,16 @@ def write_rows(path: str | Path, rows: Sequence[Prediction], *, kind: str = "sin
 
     Args:
         path: The file; it is replaced as a whole.
-        rows: Those of `predictions`, `tag_predictions` or `answer_predictions`.
-        kind: As in task.json: `single`, `multi`, `regression`, `tags` or `answers`.
+        rows: Those of `predictions`, `tag_predictions`, `answer_predictions` or
+            `generation_predictions`.
+        kind: As in task.json: `single`, `multi`, `regression`, `tags`, `answers` or `chat`.
     """
     columns = ["id", "label", "prediction", "error" if kind == "regression" else "probability"]
     columns += ["correct"] if any(row.right is not None for row in rows) else []
     columns += [
         column
-        for column in ("label_spans", "prediction_spans", "text")
-        if any(getattr(row, column) for row in rows)
+        for column in ("label_spans", "prediction_spans", "text", "score")
+        if any(getattr(row, column) not in (None, "", ()) for row in rows)
     ]
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
@@ -133,6 +136,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
                 right={"yes": True, "no": False}.get(row.get("correct")),
                 label_spans=_read_spans(row.get("label_spans")),
                 prediction_spans=_read_spans(row.get("prediction_spans")),
+                score=float(row["score"]) if row.get("score") else None,
             )
             for index, row in enumerate(reader)
         ]
@@ -280,6 +284,8 @@ def order(rows: Sequence[Prediction]) -> list[Prediction]:
             return True, 0.0
         if row.error is not None:
             return False, -abs(row.error)
+        if row.score is not None:
+            return False, row.score
         return row.correct, row.probability if row.correct else -row.probability
 
     return sorted(rows, key=badness)

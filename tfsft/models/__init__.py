@@ -4,7 +4,8 @@ from tfsft.models.backbones import ImageBackbone, load_image_backbone, resolve
 from tfsft.models.causal_lms import CausalLM, load_causal_lm
 from tfsft.models.chat_tokenizer import ChatTokenizer
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
-from tfsft.models.lora import add_lora, merge_lora, parse_targets
+from tfsft.models.generation import Generated, Generator, Session
+from tfsft.models.lora import add_lora, lora_off, merge_lora, parse_targets
 from tfsft.models.peft_format import load_adapter, save_adapter
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
@@ -16,7 +17,10 @@ __all__ = [
     "CausalLM",
     "ChatTokenizer",
     "Counts",
+    "Generated",
+    "Generator",
     "ImageBackbone",
+    "Session",
     "TextBackbone",
     "TextTokenizer",
     "add_lora",
@@ -27,6 +31,7 @@ __all__ = [
     "load_image_backbone",
     "load_text_backbone",
     "load_tokenizer",
+    "lora_off",
     "merge_lora",
     "parse_targets",
     "resolve",

@@ -6,7 +6,8 @@ of an EinsumDense along its last axis: another, larger update, which does not su
 """
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -104,6 +105,25 @@ def merge_lora(model: keras.Model) -> None:
         adapter.take_off(layer)
     backbone.trainable = False
     _forget_compiled(model)
+
+
+@contextmanager
+def lora_off(model: keras.Model) -> Iterator[None]:
+    """Takes the updates off for a while: inside, the model is the original one, bit for bit.
+
+    What was compiled before, a `Generator` too, goes on with the updates: make it anew inside.
+    """
+    layers = adapted(model.get_layer("backbone"))
+    kinds = [type(layer) for layer in layers]
+    for layer in layers:
+        layer.__class__ = type(layer).__bases__[-1]
+    _forget_compiled(model)
+    try:
+        yield
+    finally:
+        for layer, kind in zip(layers, kinds, strict=True):
+            layer.__class__ = kind
+        _forget_compiled(model)
 
 
 def put_on(
