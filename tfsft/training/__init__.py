@@ -1,6 +1,16 @@
 """Training: devices, the exact `FineTuner`, optimizers, schedules, runs and checkpoints."""
 
+from tfsft.training.answering import (
+    Answerer,
+    last_turn,
+    score_chats,
+    spread,
+    token_loss,
+    token_metrics,
+    token_scores,
+)
 from tfsft.training.confusion import ConfusionMatrix
+from tfsft.training.examiner import Examiner
 from tfsft.training.features import FrozenFeatures, predict, skip_frozen
 from tfsft.training.finetuner import FineTuner
 from tfsft.training.optimizers import OPTIMIZERS, make_optimizer
@@ -14,18 +24,26 @@ __all__ = [
     "PRECISIONS",
     "SCHEDULES",
     "STRATEGIES",
+    "Answerer",
     "ConfusionMatrix",
+    "Examiner",
     "FineTuner",
     "FrozenFeatures",
     "Phase",
     "Run",
+    "last_turn",
     "make_optimizer",
     "make_schedule",
     "make_strategy",
     "predict",
     "score_answers",
+    "score_chats",
     "score_labels",
     "score_tags",
     "set_precision",
     "skip_frozen",
+    "spread",
+    "token_loss",
+    "token_metrics",
+    "token_scores",
 ]

@@ -232,6 +232,18 @@ class Run:
         self._phases.append(phase)
         return phase
 
+    @property
+    def updates(self) -> int:
+        """How many updates the finished phases have made."""
+        return self._facts["updates"]
+
+    def remember(self, name: str, make: Callable[[], Any]) -> Any:
+        """Returns what `make` returned when the run began: plain data, kept in config.json."""
+        if name not in self.config:
+            self.config[name] = _plain(make())
+            self._write_config()
+        return self.config[name]
+
     def model_state(self) -> dict[str, np.ndarray]:
         """Returns all of the model that training may have changed so far.
 
@@ -672,6 +684,7 @@ def _place(facts: dict) -> str:
 def _headline(metrics: dict) -> str:
     names = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "mae", "rmse", "r2")
     names += ("pearson", "precision", "recall", "f1", "exact")
+    names += ("perplexity", "token_accuracy", "chrf", "bleu", "rougeL", "exact_match")
     return " · ".join(f"{n} {metrics[n]:.4f}" for n in names if metrics.get(n) is not None)
 
 
