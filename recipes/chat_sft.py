@@ -107,7 +107,7 @@ class Config:
     packing: bool = False
     lora_rank: Annotated[int, "0.."] = 8
     lora_alpha: Annotated[float, ">0.."] = 16.0
-    lora_targets: str = "all"
+    lora_targets: str = "query,value"
     dropout: Annotated[float, "0..<1"] = 0.0
     unfreeze: str = "all"
     epochs: Annotated[int, "1.."] = 3
