@@ -44,6 +44,14 @@ def passages(row: Prediction, kind: str) -> dict[str, Any]:
                 for name, spans in (("is", row.label_spans), ("said", row.prediction_spans))
             ]
         }
+    if kind == "chat":
+        return {
+            "question": row.text,
+            "passages": [
+                _passage(name, text, [_piece(text)], [])
+                for name, text in (("is", str(row.label)), ("said", str(row.prediction)))
+            ],
+        }
     return {"passages": [_passage("", row.text, [_piece(row.text)], [])]}
 
 

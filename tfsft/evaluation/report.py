@@ -18,6 +18,7 @@ from tfsft.evaluation.atomic_write import atomic_write
 from tfsft.evaluation.metrics import wilson_interval
 from tfsft.evaluation.passages import passages
 from tfsft.evaluation.predictions import Prediction, read_predictions
+from tfsft.evaluation.samples import read_samples
 from tfsft.evaluation.wording import duration, number, percent, plain
 
 WORST_SHOWN = 24  # thumbnails of more rows of predictions.csv are not looked at
@@ -32,6 +33,7 @@ NOUNS = {
     "text": ("text", "texts"),
     "token": ("text", "texts"),
     "question": ("question", "questions"),
+    "chat": ("conversation", "conversations"),
 }
 
 # The figures of the tiles and of the table: name, and what it means in one line.
@@ -76,6 +78,20 @@ EXPLAINED = {
     "no_answer_exact": ("Told there is none", "Of the questions that have no answer."),
     "best_exact": ("Best exact match", "With the threshold for “no answer” that suits it best."),
     "best_f1": ("Best F1", "With the threshold for “no answer” that suits it best."),
+    "perplexity": (
+        "Perplexity",
+        "Among how many tokens it hesitates, on average, while it reads the right answers.",
+    ),
+    "token_accuracy": ("Tokens", "How many tokens of the right answers it would have said."),
+    "chrf": ("chrF", "How many runs of letters its answers share with the right ones, of 100."),
+    "bleu": ("BLEU", "How many runs of words they share, of 100."),
+    "rouge1": ("ROUGE-1", "How well single words fit."),
+    "rouge2": ("ROUGE-2", "How well pairs of words fit."),
+    "rougeL": ("ROUGE-L", "How well words fit in their order."),
+    "exact_match": ("Exact match", "How many answers are letter for letter right."),
+    "mean_length": ("Length", "Tokens of an answer, on average."),
+    "repetition_rate": ("Repetition", "How much of an answer it has said before in it."),
+    "stopped_share": ("Stopped", "How many answers it ended by itself."),
 }
 EXPLAINED_BY_KIND = {
     ("accuracy", "multi"): ("Accuracy", "How many have every label right."),
@@ -87,6 +103,10 @@ EXPLAINED_BY_KIND = {
     ("recall_macro", "tags"): ("Recall, mean of the types", "With every type equal."),
 }
 SHARES = {
+    "token_accuracy",
+    "exact_match",
+    "repetition_rate",
+    "stopped_share",
     "exact",
     "has_answer_exact",
     "no_answer_exact",
@@ -106,6 +126,7 @@ TILES = {
     "regression": ("mae", "rmse", "r2", "pearson", "spearman"),
     "tags": ("f1", "recall", "precision", "f1_macro", "accuracy"),
     "answers": ("exact", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact"),
+    "chat": ("perplexity", "chrf", "token_accuracy", "rougeL", "exact_match", "stopped_share"),
 }  # fmt: skip
 
 
@@ -204,6 +225,8 @@ def _context(
     elif kind == "tags" and scores:
         context |= _tags(scores)
         context |= _confidence(rows)
+    elif kind == "chat":
+        context |= _chat(run_dir, metrics)
     elif kind == "answers" and scores:
         context |= _share_right(scores["exact"], context["examples"])
         context |= _confidence(rows)
@@ -236,6 +259,33 @@ def _accuracy(scores: Mapping[str, Any], kind: str, examples: int) -> dict[str, 
             context["matrix_shown"] = min(len(per_class), plots.MOST_CLASSES)
     else:
         context["slips"] = _slips(per_class)
+    return context
+
+
+def _chat(run_dir: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what was answered before and after, and what was forgotten."""
+    samples = read_samples(run_dir)
+    moments = samples.get("answers") or []
+    context: dict[str, Any] = {
+        "change": metrics.get("change") or {},
+        "moments": moments,
+        "samples": [
+            {"prompt": prompt, "answers": [row["answers"][i] for row in moments]}
+            for i, prompt in enumerate(samples.get("prompts") or [])
+        ],
+    }
+    retained = metrics.get("retained")
+    if retained:
+        before, after = (
+            {key: retained[side][key] for key in ("perplexity", "token_accuracy")}
+            for side in ("before", "after")
+        )
+        context["retained"] = {
+            "name": retained["name"],
+            "before": before,
+            "after": after,
+            "change": after["perplexity"] / before["perplexity"] - 1,
+        }
     return context
 
 
@@ -541,10 +591,14 @@ def _commands(run_dir: Path, task: Mapping[str, Any], one: str) -> list[tuple[st
         ask = ("Ask it about a new text, or several", '"a text"')
     else:
         ask = (f"Ask it about a new {one}", "INPUT")
-    if one in ("text", "question"):
+    if one == "conversation":
+        ask = ("Ask it", '"your question"')
+    if one in ("text", "question", "conversation"):
         keras += "\nimport keras_hub  # its layers"
     other = "other/" if one == "picture" else "OTHER"
+    talk = [("Talk to it", f"tfsft chat {run}")] if one == "conversation" else []
     return [
+        *talk,
         (ask[0], f"tfsft predict {run} {ask[1]}"),
         ("Score it on other labelled data", f"tfsft evaluate {run} --data {other}"),
         ("See the training in every detail", f"tensorboard --logdir {run}/tensorboard"),
