@@ -59,11 +59,12 @@ def mirrored(two_cpus):
 def tfsft(tmp_path):
     """Runs the command `tfsft` in a process and a folder of its own."""
 
-    def run(*words, cwd=tmp_path, python=(), **environment):
+    def run(*words, cwd=tmp_path, python=(), stdin=None, **environment):
         return subprocess.run(
             [sys.executable, *python, "-m", "tfsft", *map(str, words)],
             cwd=cwd,
             env=os.environ | environment,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=300,

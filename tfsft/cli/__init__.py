@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "tfsft.cli.check",
     "evaluate": "tfsft.cli.evaluate",
     "predict": "tfsft.cli.predict",
+    "chat": "tfsft.cli.chat",
     "export": "tfsft.cli.export",
 }
 

@@ -194,10 +194,9 @@ class ChatTemplate:
         return tuple(dict.fromkeys([*(piece.text for piece in last), *filter(None, [self.end])]))
 
     def _prompt_skeleton(self, roles: tuple[str, ...]) -> list[Piece | _Slot]:
-        return self._begun(self._render(roles, generate=True))
+        return self._marked(self._begun(self._render(roles, generate=True)), roles)
 
     def _whole_skeleton(self, roles: tuple[str, ...]) -> list[Piece | _Slot]:
-        """Marks what belongs to answers: from where each prompt ends to the end of the turn."""
         parts = self._begun(self._render(roles, generate=False))
         answers = [n for n, role in enumerate(roles) if role == "assistant"]
         places = {part.number: i for i, part in enumerate(parts) if isinstance(part, _Slot)}
@@ -209,21 +208,21 @@ class ChatTemplate:
             )
         if answers and roles[-1] == "assistant":
             parts = self._answer_begins(parts, places[answers[-1]], roles)
+        return self._marked(parts, roles)
+
+    def _marked(self, parts: list[Piece | _Slot], roles: tuple[str, ...]) -> list[Piece | _Slot]:
+        """Marks the tokens that end answers; puts one where the template has none."""
         marked: list[Piece | _Slot] = []
         waiting: int | None = None  # the answer whose end has not come
-        for part in parts:
+        for place, part in enumerate(parts):
             if waiting is not None:
-                ends = isinstance(part, Piece) and part.control
-                if isinstance(part, Piece) and (ends or not part.text.strip()):
-                    # Spaces before the token that ends a turn belong to the answer too.
-                    following = parts[parts.index(part) + 1 :]
-                    closes = ends or (
-                        following and isinstance(following[0], Piece) and following[0].control
-                    )
-                    if closes:
-                        marked.append(replace(part, answer=waiting))
-                        waiting = None if ends else waiting
-                        continue
+                # Spaces before the token that ends a turn belong to the answer too.
+                space = isinstance(part, Piece) and not part.text.strip()
+                end = parts[place + 1] if space and place + 1 < len(parts) else part
+                if isinstance(end, Piece) and end.control:
+                    marked.append(replace(part, answer=waiting))
+                    waiting = waiting if space else None
+                    continue
                 marked += self._ended(waiting)
                 waiting = None
             marked.append(part)
@@ -238,7 +237,7 @@ class ChatTemplate:
         self, parts: list[Piece | _Slot], place: int, roles: tuple[str, ...]
     ) -> list[Piece | _Slot]:
         """Marks what the template puts between prompt and answer as part of the answer."""
-        prompt = self._prompt_skeleton(roles[:-1])
+        prompt = self._begun(self._render(roles[:-1], generate=True))
         before = parts[:place]
         texts = ["".join(_shown(part) for part in side) for side in (prompt, before)]
         if not texts[1].startswith(texts[0]):
@@ -270,12 +269,15 @@ class ChatTemplate:
             both = f"{marks[0]}\n\n{marks[1]}"
             messages = [{"role": roles[1], "content": both}, *messages[2:]]
         text = self._text(messages, generate)
-        spaced = self._text([{**m, "content": f" {m['content']} "} for m in messages], generate)
+        # A space that no template writes by itself.
+        spaced = self._text(
+            [{**m, "content": f"\u2003{m['content']}\u2003"} for m in messages], generate
+        )
         parts: list[Piece | _Slot] = []
         for i, part in enumerate(_PLACEHOLDER.split(text)):
             if i % 2:
                 mark = f"\ue000{part}\ue001"
-                kept = f" {mark}" in spaced or f"{mark} " in spaced
+                kept = f"\u2003{mark}" in spaced or f"{mark}\u2003" in spaced
                 parts.append(_Slot(int(part), trimmed=not kept))
             else:
                 parts += self._controls(part)

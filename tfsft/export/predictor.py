@@ -117,6 +117,7 @@ def load_predictor(run: str | Path) -> Predictor:
     Raises:
         UsageError: The folder is no run, the run is not finished, or its task is unknown.
     """
+    from tfsft.export.chat_predictor import ChatPredictor
     from tfsft.export.image_predictor import ImagePredictor
     from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier
 
@@ -125,6 +126,7 @@ def load_predictor(run: str | Path) -> Predictor:
         "text_classification": TextClassifier,
         "token_classification": Tagger,
         "question_answering": AnswerFinder,
+        "chat": ChatPredictor,
     }
     run = Path(run)
     task = _read_task(run)

@@ -60,7 +60,7 @@ class TextPredictor(Predictor):
         ids: list[str] = []
         if table is not None:
             columns, ids = read_plain_texts(table, self.columns)
-        given = [text for word in inputs for text in _typed(word)]
+        given = [text for word in inputs for text in typed_texts(word)]
         if len(given) % len(self.columns):
             raise UsageError(
                 f"{len(given)} texts were given.",
@@ -295,7 +295,7 @@ class AnswerFinder(TextPredictor):
         return metrics, order(rows)
 
 
-def _typed(word: str) -> list[tuple[str, str]]:
+def typed_texts(word: str) -> list[tuple[str, str]]:
     """Returns the texts that one argument stands for, each with its name."""
     if word == "-":
         lines = [line.rstrip("\r\n") for line in sys.stdin]

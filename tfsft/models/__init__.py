@@ -6,6 +6,7 @@ from tfsft.models.chat_tokenizer import ChatTokenizer
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
 from tfsft.models.generation import Generated, Generator, Session
 from tfsft.models.lora import add_lora, lora_off, merge_lora, parse_targets
+from tfsft.models.packing import allow_packing
 from tfsft.models.peft_format import load_adapter, save_adapter
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
@@ -24,6 +25,7 @@ __all__ = [
     "TextBackbone",
     "TextTokenizer",
     "add_lora",
+    "allow_packing",
     "count_parameters",
     "from_resized",
     "load_adapter",

@@ -1,0 +1,178 @@
+"""Finished runs about conversations: an answer to each prompt, or a talk of many turns."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfsft import data, models, training
+from tfsft.errors import UsageError
+from tfsft.evaluation.predictions import Prediction, order
+from tfsft.export.predictor import Predictor, Progress
+from tfsft.export.text_predictors import typed_texts
+
+BATCH_SIZE = 16
+
+
+class ChatPredictor(Predictor):
+    """Answers prompts as the assistant of a run, with the system prompt it was trained with."""
+
+    nouns = ("conversation", "conversations")
+    options = ("prompt_column", "answer_column", *Predictor.options)
+
+    def __init__(self, run: Path, task: dict[str, Any]):
+        import keras_hub  # noqa: F401  (knows the layers)
+
+        super().__init__(run, task)
+        self.tokenizer = models.load_tokenizer(run / task["tokenizer"])
+        self.model = self.load_model()
+        template = data.make_template(task["template"], self.tokenizer)
+        self.encoder = data.ChatEncoder(
+            self.tokenizer, template, task["max_length"], train_on=task["train_on"]
+        )
+        self.system_prompt = task["system_prompt"]
+
+    def read(self, inputs: Sequence[str], table: str | None = None) -> dict[str, list]:
+        """Returns the conversations that are meant, each with a name.
+
+        Args:
+            inputs: Prompts; `-` for one in each line of the standard input; text files.
+            table: A file with a column of prompts, or of messages.
+        """
+        chats: list = []
+        ids: list[str] = []
+        if table is not None:
+            chats, ids = data.read_questions(table, system_prompt=self.system_prompt)
+        for word in inputs:
+            for name, text in typed_texts(word):
+                chats.append([*self.begin(), {"role": "user", "content": text}])
+                ids.append(name)
+        if not chats:
+            raise UsageError(
+                "No INPUT was given.",
+                "Prompts in quotes, text files, or a table with --csv.",
+                f'tfsft predict {self.run} "your question"',
+            )
+        return {"chats": chats, "ids": ids}
+
+    def begin(self) -> list[dict[str, str]]:
+        """Returns what a conversation begins with: the system prompt, if the run has one.
+
+        Raises:
+            UsageError: It has placeholders, which only a table can fill.
+        """
+        names = data.placeholders(self.system_prompt)
+        if names:
+            raise UsageError(
+                f"The system prompt of {self.run} has places for {', '.join(names)}.",
+                "Something to put there.",
+                "Give a table with these columns by --csv; in a chat, type /system with the text.",
+            )
+        text = data.fill_prompt(self.system_prompt, {})
+        return [{"role": "system", "content": text}] if text else []
+
+    def answer(
+        self, examples: dict[str, list], progress: Progress = None
+    ) -> tuple[list[dict[str, Any]], list[data.BadExample]]:
+        """Answers each conversation."""
+        answerer = self._answerer()
+        texts, found = answerer.answer(examples["chats"], progress)
+        return [
+            {
+                "id": name,
+                "prediction": text,
+                "prompt": chat[-1]["content"],
+                "stopped": answer.stopped,
+                "tokens": len(answer.ids),
+            }
+            for name, chat, text, answer in zip(
+                examples["ids"], examples["chats"], texts, found, strict=True
+            )
+        ], []
+
+    def load(self, given: str, **options: Any) -> data.Splits:
+        """Loads conversations with their answers."""
+        return data.load_chats(
+            given,
+            system_prompt=self.system_prompt,
+            validation_fraction=0.0,
+            test_fraction=0.0,
+            **options,
+        )
+
+    def evaluate(
+        self, source: Any, progress: Progress = None
+    ) -> tuple[dict[str, Any], list[Prediction]]:
+        """Returns the metrics on conversations, and the answers, worst first."""
+        feed = data.chat_feed(source, self.encoder, on_bad="skip")
+        metrics, rows = training.score_chats(
+            self.model,
+            feed.pipeline(BATCH_SIZE),
+            feed.source,
+            answerer=self._answerer(),
+            progress=progress,
+        )
+        return metrics, order(rows)
+
+    def chat(self) -> "Chat":
+        """Returns a conversation of many turns."""
+        return Chat(self)
+
+    def _answerer(self) -> training.Answerer:
+        return training.Answerer(
+            self.model,
+            self.encoder,
+            max_new_tokens=self.task["max_new_tokens"],
+            batch_size=BATCH_SIZE,
+        )
+
+
+class Chat:
+    """One conversation with the assistant of a run; the attention cache is kept over its turns.
+
+    `messages` is what was said so far.
+    """
+
+    def __init__(self, predictor: ChatPredictor):
+        self._predictor = predictor
+        self._encoder = predictor.encoder
+        generator = models.Generator(
+            predictor.model, stop=self._encoder.stop, pad=predictor.tokenizer.pad
+        )
+        self._session = generator.session()
+        self.messages: list[dict[str, str]] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew, with the run's system prompt where it needs no filling in."""
+        self.messages = (
+            [] if data.placeholders(self._predictor.system_prompt) else (self._predictor.begin())
+        )
+
+    def system(self, text: str) -> None:
+        """Begins anew with another system prompt; an empty one is none."""
+        self.messages = [{"role": "system", "content": text}] if text else []
+
+    def say(self, text: str, **sampling: Any) -> Iterator[str]:
+        """Says something and yields the answer piece by piece, in whole letters.
+
+        An answer that is left in the middle counts as said up to there.
+
+        Args:
+            text: What the user says.
+            **sampling: As for `models.Session.stream`.
+        """
+        self.messages.append({"role": "user", "content": text})
+        ids: list[int] = []
+        shown = ""
+        try:
+            for token in self._session.stream(self._encoder.prompt(self.messages), **sampling):
+                ids.append(token)
+                now = self._predictor.tokenizer.decode(ids)
+                if now.endswith("\ufffd"):
+                    continue  # half a letter, of which the rest will come
+                yield now[len(shown) :]
+                shown = now
+            yield self._predictor.tokenizer.decode(ids)[len(shown) :]
+        finally:
+            answer = self._predictor.tokenizer.decode(ids)
+            self.messages.append({"role": "assistant", "content": answer})
