@@ -1,6 +1,7 @@
 """`tfsft chat`: talk to the assistant of a finished run."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def command(call: Any, run: Path, system: str | None, debug: bool, **sampling: A
     chat = predictor.chat()
     if system is not None:
         chat.system(system)
-    terminal = click.get_text_stream("stdin").isatty()
+    terminal = sys.stdin.isatty()
     if terminal:
         click.echo(HELP, err=True)
     while (line := _line(terminal)) is not None:
@@ -75,7 +76,7 @@ def _line(terminal: bool) -> str | None:
     try:
         if terminal:
             return click.prompt("you", prompt_suffix="> ", default="", show_default=False)
-        return click.get_text_stream("stdin").readline() or None
+        return sys.stdin.readline() or None
     except (EOFError, KeyboardInterrupt, click.Abort):
         click.echo(err=True)
         return None
