@@ -575,3 +575,59 @@ def test_a_head_of_other_classes_is_refused(tmp_path):
     )
     with pytest.raises(UserError, match=r"'predictions/bias': \(6,\)"):
         models.load_adapter(toy(), tmp_path)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_updates_of_a_language_model_have_the_names_that_peft_looks_for(tmp_path, family):
+    from chat_families import tiny_causal_lm
+
+    folder = str(tiny_causal_lm(tmp_path / family, family))
+    model = models.load_causal_lm(folder).model
+    models.add_lora(model, 2, 4.0, ("all",))
+    random = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(random.normal(0, 0.1, weight.shape))
+    models.save_adapter(model, tmp_path / "adapter", base=folder)
+
+    # The names in a file that PEFT 0.21 wrote for LlamaForCausalLM.
+    names = [f"self_attn.{name}_proj" for name in "qkvo"]
+    names += [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    expected = {
+        f"base_model.model.model.layers.{block}.{name}.lora_{part}.weight"
+        for block in (0, 1)
+        for name in names
+        for part in "AB"
+    }
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert set(tensors) == expected
+    assert tensors["base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight"].shape == (
+        16,
+        2,
+    )
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["task_type"] == "CAUSAL_LM"
+
+    again = models.load_causal_lm(folder).model
+    models.load_adapter(again, tmp_path / "adapter")
+    ids = np.array([[5, 6, 7, 8]], np.int32)
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+
+
+def test_updates_that_are_off_leave_the_original_bit_for_bit(tmp_path):
+    from chat_families import tiny_causal_lm
+
+    model = models.load_causal_lm(str(tiny_causal_lm(tmp_path / "llama"))).model
+    ids = np.array([[5, 6, 7, 8]], np.int32)
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+    original = np.asarray(model(inputs))
+    models.add_lora(model, 2, 4.0, ("all",), dropout=0.1)
+    for weight in model.trainable_weights:
+        weight.assign(np.full(weight.shape, 0.1))
+    changed = np.asarray(model(inputs))
+    with models.lora_off(model):
+        np.testing.assert_array_equal(model(inputs), original)
+        np.testing.assert_allclose(model.predict(inputs, verbose=0), original, atol=1e-5)
+    np.testing.assert_array_equal(model(inputs), changed)
+    np.testing.assert_allclose(model.predict(inputs, verbose=0), changed, atol=1e-5)
+    assert np.abs(changed - original).max() > 0.01

@@ -151,3 +151,42 @@ def test_half_precision_computes_the_loss_in_full():
     outputs = [net({**inputs, "targets": targets})[..., 0] for net in (network, full)]
     assert outputs[0].dtype == "float32"
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_a_batch_in_parts_gives_the_same_update_whatever_its_lengths(accumulate):
+    from tfsft import training
+
+    random = np.random.default_rng(2)
+    tokens = random.integers(0, VOCABULARY, (8, 9)).astype("int32")
+    targets = random.integers(0, VOCABULARY, (8, 9)).astype("int32")
+    lengths = np.array([9, 8, 2, 1, 5, 3, 9, 4])
+    inside = np.arange(9) < lengths[:, None]
+    learned = inside & (random.random((8, 9)) < 0.5)
+    learned[3] = False  # a conversation without any
+    inputs = {
+        "token_ids": tokens,
+        "padding_mask": inside.astype("int32"),
+        "targets": np.where(learned, targets, -1),
+    }
+    batch = tf.data.Dataset.from_tensors(
+        (inputs, np.zeros((8, 9), "float32"), learned.astype("float32"))
+    )
+
+    def trained(parts):
+        model = tiny(tie_word_embeddings=True)
+        tuner = training.FineTuner(with_token_loss(model), accumulate=parts, clip_norm=1.0)
+        tuner.compile(
+            keras.optimizers.SGD(0.5),
+            loss=training.token_loss,
+            weighted_metrics=training.token_metrics(),
+        )
+        logs = tuner.fit(batch, epochs=2, verbose=0).history
+        return [np.asarray(weight) for weight in model.weights], logs
+
+    (whole, logs), (parts, logs_of_parts) = trained(1), trained(accumulate)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    np.testing.assert_allclose(logs["loss"], logs_of_parts["loss"], rtol=1e-5)
+    first = tiny(tie_word_embeddings=True).weights
+    assert max(np.abs(a - b).max() for a, b in zip(whole, first, strict=True)) > 0.01

@@ -38,6 +38,15 @@ _ALBERT = {
     "feedforward_intermediate_dense": "ffn",
     "feedforward_output_dense": "ffn_output",
 }
+_LLAMA = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "attention_output": "self_attn.o_proj",
+    "feedforward_gate_dense": "mlp.gate_proj",
+    "feedforward_intermediate_dense": "mlp.up_proj",
+    "feedforward_output_dense": "mlp.down_proj",
+}
 _ALBERT_BLOCK = "encoder.albert_layer_groups.{}.albert_layers.{}"
 # What transformers calls the encoder within a model with a head, a block, and what is in it.
 _FAMILIES = {
@@ -46,7 +55,12 @@ _FAMILIES = {
     "DistilBertBackbone": ("distilbert", "transformer.layer.{}", _DISTILBERT),
     "RobertaBackbone": ("roberta", "encoder.layer.{}", _BERT),
     "XLMRobertaBackbone": ("roberta", "encoder.layer.{}", _BERT),
+    "LlamaBackbone": ("model", "layers.{}", _LLAMA),
+    "Llama3Backbone": ("model", "layers.{}", _LLAMA),
+    "MistralBackbone": ("model", "layers.{}", _LLAMA),
+    "QwenBackbone": ("model", "layers.{}", _LLAMA),
 }
+_CAUSAL = "model"  # what such a family is called within a causal language model
 # Variants of LoRA that compute something else from the same weights.
 _VARIANTS = ("use_rslora", "use_dora", "use_qalora", "alpha_pattern", "rank_pattern")
 # Other ways to begin change the weights of the backbone too.
@@ -80,16 +94,18 @@ def save_adapter(model: keras.Model, folder: str | Path, base: str) -> None:
             "Save the adapter before merging it.",
         )
     tensors, modules = {}, []
+    causal = _FAMILIES.get(type(backbone).__name__, ("",))[0] == _CAUSAL
+    prefix = f"{_PREFIX}{_CAUSAL}." if causal else _PREFIX
     for layer in layers:
         module = _module(backbone, layer)
         modules.append(module)
         for name, weight in (("lora_A", layer.adapter.a), ("lora_B", layer.adapter.b)):
             value = np.ascontiguousarray(np.asarray(weight).T)
-            tensors[f"{_PREFIX}{module}.{name}.weight"] = value
+            tensors[f"{prefix}{module}.{name}.weight"] = value
     first = layers[0].adapter
     config = {
         "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION",
+        "task_type": "CAUSAL_LM" if causal else "FEATURE_EXTRACTION",
         "base_model_name_or_path": base,
         "r": first.rank,
         "lora_alpha": first.scale * first.rank,
