@@ -113,8 +113,10 @@ def test_each_operation_is_drawn_about_equally_often_in_both_directions():
 
     draw = tf.function(lambda seed: rand_augment(tf.constant(PHOTO), seed, num_operations=1))
     for number in range(420):
-        image = draw(tf.constant([number, 5])).numpy()
-        (*_, key) = [key for key, other in candidates.items() if np.array_equal(image, other)]
+        image = draw(tf.constant([number, 5])).numpy().astype(int)
+        # Within a graph a product and a sum may be fused, and a level differ by one.
+        off = {key: np.abs(image - other).max() for key, other in candidates.items()}
+        (*_, key) = [key for key, most in off.items() if most <= 1]
         counts[key] += 1
     totals = {name: counts[name, -1] + counts[name, 1] for name in OPERATIONS}
     assert all(12 <= total <= 50 for total in totals.values()), totals  # 30 expected, sigma 5
