@@ -200,6 +200,7 @@ def main(config: Config, run: training.Run) -> None:
         )
         for name, source in sources.items()
     }
+    run.show_tokens(encoder, feeds["train"].source)
     train = feeds["train"].pipeline(
         config.batch_size,
         batch_tokens=config.batch_tokens,

@@ -81,6 +81,7 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
     )
     with trial as run:
         module.main(short, run)
+    _show_tokens(run.tokens)
     _show_cost(run, len(splits.train), len(few["train"]), config, peak_memory())
     return 1 if splits.bad else 0
 
@@ -119,6 +120,26 @@ def _show_data(splits: Any, found: Any) -> None:
         click.echo(f"  - {problem}")
     for example in splits.bad:
         click.echo(f"    {example.id}: {example.reason}")
+
+
+def _show_tokens(conversations: dict[str, Any]) -> None:
+    """Prints what the model sees of a few conversations."""
+    if not conversations:
+        return
+    from rich.console import Console
+
+    from tfsft.data.token_xray import draw_xray, legend
+
+    console = Console(highlight=False)
+    colours = console.color_system is not None
+    console.print(legend(colours=colours))
+    for name, tokens in conversations.items():
+        learned = sum(token.state == "learned" for token in tokens)
+        cut = sum(token.state == "cut" for token in tokens)
+        said = f"{name}: {len(tokens):,} tokens, {learned:,} learned, {cut:,} cut off"
+        console.print(f"\n{said}", style="bold", markup=False)
+        console.print(draw_xray(tokens, colours=colours))
+    console.print()
 
 
 def _show_cost(run: Any, size: int, tried: int, config: Any, memory: tuple[str, int]) -> None:

@@ -167,6 +167,14 @@ class Run:
                 words.append(word)
         return shlex.join([*words, "--resume", str(self.dir)])
 
+    def show_tokens(self, encoder: Any, source: Any) -> None:
+        """Shows what a model sees of a few conversations; only `tfsft check` does.
+
+        Args:
+            encoder: A `data.ChatEncoder`.
+            source: The conversations.
+        """
+
     # Begin
 
     def begin(

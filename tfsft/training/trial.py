@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfsft.data.token_xray import XrayToken, token_xray
 from tfsft.training.console import Console
 from tfsft.training.run import Phase, Run
 
@@ -40,7 +41,7 @@ class Measurement:
 class TrialRun(Run):
     """Lets a recipe's `main` train a few batches into a folder that is thrown away, and times them.
 
-    `measured` has what each phase costs.
+    `measured` has what each phase costs, `tokens` those of a few conversations by their names.
     """
 
     def __init__(self, recipe: str, settings: Any, **options: Any):
@@ -48,6 +49,7 @@ class TrialRun(Run):
         super().__init__(recipe, settings, run_dir=self._folder.name, **options)
         self.console = Console(stream=io.StringIO())
         self.measured: list[Measurement] = []
+        self.tokens: dict[str, list[XrayToken]] = {}
         self._features = 0.0
 
     def __exit__(self, *error: Any) -> None:
@@ -66,6 +68,14 @@ class TrialRun(Run):
             timed.update(start=now, done=done)
 
         return progress
+
+    def show_tokens(self, encoder: Any, source: Any) -> None:
+        """Keeps the tokens of a short, a middling and a long conversation."""
+        lengths = [sum(len(m["content"]) for m in row) for row in source.column("messages")]
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        for row in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
+            (messages,) = source.column("messages", [row])
+            self.tokens[source.ids[row]] = token_xray(encoder, messages)
 
     def phase(self, name: str, **options: Any) -> Phase:
         """Returns a phase that is timed as well."""
