@@ -47,6 +47,7 @@ class Config:
         backbone: `auto`, a starter (minilm), a name from KerasHub, a kaggle:// or hf:// handle, or
             a local folder.
         max_length: Most tokens of a text the network sees; longer ones are truncated.
+        truncate: What longer texts lose: their end, or their middle.
         pooling: How one vector is made of all tokens: their mean, or that of the start token.
         dropout: Share of pooled features dropped in training.
         backbone_dropout: Share dropped inside of what trains of the backbone, or before its
@@ -108,6 +109,7 @@ class Config:
     tfds_dir: str = ""
     backbone: str = "auto"
     max_length: Annotated[int, "4.."] = 128
+    truncate: Literal["end", "middle"] = "end"
     pooling: Literal["mean", "cls"] = "mean"
     dropout: Annotated[float, "0..<1"] = 0.1
     backbone_dropout: Annotated[float, "0..<1"] = 0.1
@@ -239,7 +241,7 @@ def main(config: Config, run: training.Run) -> None:
         backbone = models.load_text_backbone(name)
     pair = splits.train.has("pair")
     length = min(config.max_length, backbone.max_length or config.max_length)
-    encoder = data.TextEncoder(backbone.tokenizer, length, pair=pair)
+    encoder = data.TextEncoder(backbone.tokenizer, length, pair=pair, truncate=config.truncate)
     feeds = {
         name: data.TextFeed(
             source,
@@ -295,6 +297,7 @@ def main(config: Config, run: training.Run) -> None:
             "inputs": ["text", "pair"] if pair else ["text"],
             "class_names": list(splits.class_names),
             "max_length": encoder.max_length,
+            "truncate": encoder.truncate,
             "tokenizer": "tokenizer",
             "backbone": {"name": name, "reason": reason},
         },

@@ -34,7 +34,7 @@ def test_ragged_rows_are_joined_row_by_row():
     assert [both[i].tolist() for i in range(3)] == [
         [0, 1, 2, 9, 9, 4], [0, 9, 9, 5, 6], [0, 3, 9, 9],
     ]  # fmt: skip
-    assert [a.first(np.array([1, 1, 0]))[i].tolist() for i in range(3)] == [[1], [], []]
+    assert [a.shortened(np.array([1, 1, 0]))[i].tolist() for i in range(3)] == [[1], [], []]
 
 
 def test_a_text_is_packed_and_truncated():
@@ -46,6 +46,15 @@ def test_a_text_is_packed_and_truncated():
     assert chunk[1]["full_length"].tolist() == [4, 2, 8]
     assert chunk[1]["example"].tolist() == [7, 8, 9]
     assert chunk[2] == {"examples": 3, "pieces": 8, "unknown": 0, "too_long": 1}
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, ""), (1, "a"), (2, "ae"), (3, "abe"), (4, "abde"), (5, "abcde")]
+)
+def test_the_middle_is_what_a_long_text_loses(count, expected):
+    rows = Ragged.of([list(b"abcde"), list(b""), list(b"xyzabcde"), list(b"ab")], "uint8")
+    kept = rows.shortened(np.array([count, 3, 4, 4]), "middle")
+    assert [bytes(kept[row]).decode() for row in range(4)] == [expected, "", "xyde", "ab"]
 
 
 def test_of_a_pair_the_longer_text_is_truncated_first():

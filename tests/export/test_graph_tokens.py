@@ -43,11 +43,12 @@ def graph(function, count):
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta_v3"])
+@pytest.mark.parametrize("truncate", ["end", "middle"])
 @pytest.mark.parametrize(("pair", "max_length"), [(False, 9), (True, 10), (True, 32)])
-def test_texts_are_packed_as_by_the_encoder(make_tokenizer, family, pair, max_length):
+def test_texts_are_packed_as_by_the_encoder(make_tokenizer, family, pair, max_length, truncate):
     tokenizer = make_tokenizer(family)
     columns = {"text": TEXTS + random_texts(60, 0), "pair": TEXTS[::-1] + random_texts(60, 1)}
-    encoder = data.TextEncoder(tokenizer, max_length, pair=pair)
+    encoder = data.TextEncoder(tokenizer, max_length, pair=pair, truncate=truncate)
     tokens, rows, _ = encoder.encode(columns, 0)
     expected = tokens["token_ids"]
 

@@ -58,19 +58,29 @@ class TextEncoder:
     """Encodes a text, or a pair of texts, as one row: start, text, (separator, pair,) end.
 
     What is longer than the limit is truncated, of a pair the longer text first; `full_length` says
-    how long it was.
+    how long it was. Of long texts both ends may tell more than the start alone (Sun et al.,
+    arXiv:1905.05583).
 
     Args:
         tokenizer: Of the backbone.
         max_length: Most tokens in a row, special ones included.
         pair: Whether an example has two texts.
+        truncate: What a longer text loses: its `end` or its `middle`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, *, pair: bool = False):
+    def __init__(
+        self, tokenizer: Tokenizer, max_length: int, *, pair: bool = False, truncate: str = "end"
+    ):
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.truncate = truncate
         self.columns = ("text", "pair") if pair else ("text",)
-        self.settings = {"encoder": "texts", "max_length": max_length, "columns": self.columns}
+        self.settings = {
+            "encoder": "texts",
+            "max_length": max_length,
+            "columns": self.columns,
+            "truncate": truncate,
+        }
         special = len(tokenizer.start) + len(tokenizer.end)
         self.room = max_length - special - (len(tokenizer.separator) if pair else 0)
         _check_room(self.room, max_length)
@@ -82,7 +92,7 @@ class TextEncoder:
         lengths = [part.lengths for part in parts]
         whole = sum(lengths)
         if len(parts) == 1:
-            kept = [parts[0].first(np.full(len(whole), self.room))]
+            kept = [parts[0].shortened(np.full(len(whole), self.room), self.truncate)]
             tokens = joined([tokenizer.start, kept[0], tokenizer.end])
             second = tokens.lengths
         else:
@@ -90,7 +100,10 @@ class TextEncoder:
             a = np.minimum(
                 lengths[0], np.maximum(self.room - self.room // 2, self.room - lengths[1])
             )
-            kept = [parts[0].first(a), parts[1].first(self.room - a)]
+            kept = [
+                part.shortened(room, self.truncate)
+                for part, room in zip(parts, (a, self.room - a), strict=True)
+            ]
             head = [tokenizer.start, kept[0], tokenizer.separator]
             tokens = joined([*head, kept[1], tokenizer.end])
             second = joined(head).lengths

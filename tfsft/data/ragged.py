@@ -45,9 +45,18 @@ class Ragged:
         """Place of each element in its row, int64 `[total]`."""
         return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
 
-    def first(self, counts: np.ndarray) -> "Ragged":
-        """Returns the first `counts[i]` elements of each row i that has more."""
-        kept = self.places < np.repeat(counts, self.lengths)
+    def shortened(self, counts: np.ndarray, truncate: str = "end") -> "Ragged":
+        """Returns at most `counts[i]` elements of each row i.
+
+        Args:
+            counts: int64 `[rows]`.
+            truncate: What a longer row loses: its `end`; or its `middle`, so that it keeps as many
+                elements of its end as of its start, or one fewer.
+        """
+        head = counts - counts // 2 if truncate == "middle" else counts
+        after = self.lengths - (counts - head)  # where the tail begins
+        head, after = (np.repeat(bound, self.lengths) for bound in (head, after))
+        kept = (self.places < head) | (self.places >= after)
         return Ragged.cut(self.values[kept], np.minimum(self.lengths, counts))
 
 

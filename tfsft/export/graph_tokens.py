@@ -12,10 +12,20 @@ from tfsft.models import TextTokenizer
 Part = Sequence[int] | tf.RaggedTensor
 
 
-def first(rows: tf.RaggedTensor, counts: tf.Tensor) -> tf.RaggedTensor:
-    """Returns the first tokens of each row, at most `counts` `[n]` of them."""
-    counts = tf.minimum(rows.row_lengths(), counts)
-    return slices(rows, tf.zeros_like(counts), counts)
+def shortened(
+    rows: tf.RaggedTensor, counts: tf.Tensor | int, truncate: str = "end"
+) -> tf.RaggedTensor:
+    """Returns at most `counts` `[n]` tokens of each row, as `data.ragged.Ragged.shortened`."""
+    lengths = rows.row_lengths()
+    counts = tf.minimum(lengths, counts)
+    if truncate == "end":
+        return slices(rows, tf.zeros_like(counts), counts)
+    tail = counts // 2
+    parts = (
+        slices(rows, tf.zeros_like(counts), counts - tail),
+        slices(rows, lengths - tail, lengths),
+    )
+    return tf.concat(parts, axis=1)
 
 
 def slices(rows: tf.RaggedTensor, starts: tf.Tensor, stops: tf.Tensor) -> tf.RaggedTensor:
@@ -75,15 +85,15 @@ def pack_texts(encoder: TextEncoder, texts: Sequence[tf.Tensor]) -> dict[str, tf
         texts: One tensor `[n]` of strings, or two.
     """
     tokenizer, room = encoder.tokenizer, tf.constant(encoder.room, tf.int64)
+    truncate = encoder.truncate
     parts = [tokenizer.graph(text) for text in texts]
     if len(parts) == 1:
-        return model_inputs(
-            tokenizer, joined([tokenizer.start, first(parts[0], room), tokenizer.end])
-        )
+        kept = shortened(parts[0], room, truncate)
+        return model_inputs(tokenizer, joined([tokenizer.start, kept, tokenizer.end]))
     lengths = [part.row_lengths() for part in parts]
     a = tf.minimum(lengths[0], tf.maximum(room - room // 2, room - lengths[1]))
-    head = [tokenizer.start, first(parts[0], a), tokenizer.separator]
-    tokens = joined([*head, first(parts[1], room - a), tokenizer.end])
+    head = [tokenizer.start, shortened(parts[0], a, truncate), tokenizer.separator]
+    tokens = joined([*head, shortened(parts[1], room - a, truncate), tokenizer.end])
     return model_inputs(tokenizer, tokens, joined(head).row_lengths())
 
 

@@ -14,12 +14,12 @@ from tfsft.evaluation.decoding import CANDIDATES
 from tfsft.export.graph_tokens import (
     GraphPieces,
     GraphWindows,
-    first,
     joined,
     model_inputs,
     most_context,
     pack_texts,
     padded,
+    shortened,
     windows,
 )
 
@@ -98,7 +98,7 @@ def serve_answers(
     def serve(question: tf.Tensor, context: tf.Tensor) -> Outputs:
         context = _valid(context)
         pieces = GraphPieces(tokenizer, context)
-        asked = first(tokenizer.graph(_valid(question)), encoder.question_tokens)
+        asked = shortened(tokenizer.graph(_valid(question)), encoder.question_tokens)
         special = len(tokenizer.start) + len(tokenizer.separator) + len(tokenizer.end)
         room = encoder.max_length - special - asked.row_lengths()
         spans = windows(pieces.tokens.row_lengths(), room, encoder.stride)

@@ -102,7 +102,10 @@ class TextClassifier(TextPredictor):
     def make_encoder(self) -> data.TextEncoder:
         """Returns what makes tokens of texts."""
         return data.TextEncoder(
-            self.tokenizer, self.task["max_length"], pair="pair" in self.columns
+            self.tokenizer,
+            self.task["max_length"],
+            pair="pair" in self.columns,
+            truncate=self.task.get("truncate", "end"),
         )
 
     def answer(
