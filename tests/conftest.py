@@ -15,7 +15,8 @@ os.environ |= {
     "MPLBACKEND": "Agg",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core, so one thread in each
+    os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 
 IMPORTS_TENSORFLOW = re.compile(
     r"^(import|from) (tensorflow|keras|tfsft\.(data|models|training|export|recipes)|tfsft import)",
