@@ -152,6 +152,9 @@ def test_run_folder(whole):
     assert metrics["parameters"] == {"total": 83, "trained": 83}
     assert metrics["test"] is None
     assert set(metrics["timing"]["phases"]) == {"head", "unfrozen"}
+    assert all(metrics["timing"]["learned_per_second"].values())
+    assert 0 < metrics["timing"]["first_step_seconds"] < metrics["timing"]["total_seconds"]
+    assert metrics["timing"]["peak_memory_bytes"] > 1e8
 
 
 def test_saved_model_is_the_trained_one_and_carries_its_task(whole):

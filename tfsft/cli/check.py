@@ -47,7 +47,8 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
     with starting_tensorflow(call.debug):
         from tfsft import data
         from tfsft.training.console import Console
-        from tfsft.training.trial import TrialRun, peak_memory
+        from tfsft.training.strategy import peak_memory
+        from tfsft.training.trial import TrialRun
 
         module = import_recipe(info)
     config = module.Config(**to_dict(config))

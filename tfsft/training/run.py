@@ -36,6 +36,7 @@ from tfsft.training.callbacks import (
     KeepBest,
     LossCheck,
     ProgressDisplay,
+    Speed,
     StepLimit,
     TensorBoard,
 )
@@ -526,14 +527,23 @@ class Run:
         }
         _write_json(self.dir / "config.json", self.config)
 
+    def _note_first_step(self) -> None:
+        seconds = round(time.monotonic() - self._started, 3)
+        self._facts.setdefault("first_step_seconds", seconds)
+
     def _write_metrics(self) -> None:
         facts = self._facts
         phases = {name: done["seconds"] for name, done in facts["finished"].items()}
         trained = [done["trained_parameters"] for done in facts["finished"].values()]
         total = facts["total_seconds"] + time.monotonic() - self._started
+        speeds = {name: done.get("learned_per_second") for name, done in facts["finished"].items()}
+        _, memory = strategies.peak_memory()
         self.metrics["timing"] = {
             "total_seconds": round(total, 3),
+            "first_step_seconds": facts.get("first_step_seconds"),
             "phases": phases,
+            "learned_per_second": speeds,
+            "peak_memory_bytes": memory,
             **{f"{k.replace(' ', '_')}_seconds": v for k, v in facts["seconds"].items()},
         }
         self.metrics["parameters"] = {
@@ -597,7 +607,9 @@ class Phase:
         )
         history = History(run.dir / "history.csv", self.name, run._facts["history"])
         ema = getattr(tuner.optimizer, "inner_optimizer", tuner.optimizer).use_ema
+        self.speed = Speed(run._note_first_step)
         self.callbacks = [
+            self.speed,
             LossCheck(self),
             *([StepLimit(self.max_updates)] if self.max_updates else []),
             # Validation sees the moving average, training does not.
@@ -649,6 +661,7 @@ class Phase:
                 sum(np.prod(v.shape) for v in self.tuner.trainable_variables)
             ),
             "seconds": round(self.seconds + time.monotonic() - self._started, 3),
+            "learned_per_second": self.speed.per_second,
         }
         if self.stopped:
             run.say(f"{self.name}: no better for {self.best.patience} epochs, stopped early.")

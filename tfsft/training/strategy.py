@@ -3,6 +3,8 @@
 import contextlib
 import os
 import re
+import resource
+import sys
 
 import keras
 import tensorflow as tf
@@ -120,3 +122,11 @@ def _has_bfloat16(strategy: tf.distribute.Strategy) -> bool:
     gpus = tf.config.list_physical_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return bool(gpus) and all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
+
+
+def peak_memory() -> tuple[str, int]:
+    """Returns where memory was measured and the most bytes that were in use there so far."""
+    if tf.config.list_physical_devices("GPU"):
+        return "GPU 0", int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return "this process", peak * (1 if sys.platform == "darwin" else 1024)

@@ -1,8 +1,6 @@
 """A run that measures a few steps of each phase instead of training, for `tfsft check`."""
 
 import io
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -94,14 +92,6 @@ class TrialRun(Run):
 
     def report(self, thumbnails: Mapping[str, bytes] | None = None) -> None:
         """There is nothing to report."""
-
-
-def peak_memory() -> tuple[str, int]:
-    """Returns where memory was measured and the most bytes that were in use there so far."""
-    if tf.config.list_physical_devices("GPU"):
-        return "GPU 0", int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return "this process", peak * (1 if sys.platform == "darwin" else 1024)
 
 
 class _StepTimer(keras.callbacks.Callback):

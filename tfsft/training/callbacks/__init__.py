@@ -5,6 +5,7 @@ from tfsft.training.callbacks.checkpointer import Checkpointer
 from tfsft.training.callbacks.history import History
 from tfsft.training.callbacks.loss_check import LossCheck
 from tfsft.training.callbacks.progress import ProgressDisplay
+from tfsft.training.callbacks.speed import Speed
 from tfsft.training.callbacks.step_limit import StepLimit
 from tfsft.training.callbacks.tensorboard import TensorBoard
 
@@ -14,6 +15,7 @@ __all__ = [
     "KeepBest",
     "LossCheck",
     "ProgressDisplay",
+    "Speed",
     "StepLimit",
     "TensorBoard",
 ]
