@@ -8,6 +8,8 @@ from tfsft.models.generation import Generated, Generator, Session
 from tfsft.models.lora import add_lora, lora_off, merge_lora, parse_targets
 from tfsft.models.packing import allow_packing
 from tfsft.models.peft_format import load_adapter, save_adapter
+from tfsft.models.seq2seq_generation import Seq2SeqGenerator
+from tfsft.models.seq2seq_lms import Seq2SeqLM, load_seq2seq_lm
 from tfsft.models.splitting import from_resized, split_frozen
 from tfsft.models.starters import starter_path
 from tfsft.models.text_backbones import TextBackbone, load_text_backbone
@@ -21,6 +23,8 @@ __all__ = [
     "Generated",
     "Generator",
     "ImageBackbone",
+    "Seq2SeqGenerator",
+    "Seq2SeqLM",
     "Session",
     "TextBackbone",
     "TextTokenizer",
@@ -31,6 +35,7 @@ __all__ = [
     "load_adapter",
     "load_causal_lm",
     "load_image_backbone",
+    "load_seq2seq_lm",
     "load_text_backbone",
     "load_tokenizer",
     "lora_off",

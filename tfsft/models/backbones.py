@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from tfsft.errors import UsageError
-from tfsft.models import applications, causal_lms, hub, starters, text_backbones
+from tfsft.models import applications, causal_lms, hub, seq2seq_lms, starters, text_backbones
 from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
 
 _STANDARD, _STARTER = "resnet50", "efficientnet_lite0"
@@ -45,9 +45,10 @@ def resolve(name: str, kind: str = "image") -> tuple[str, str]:
     from the package index.
 
     Args:
-        name: `auto`, or a name that `load_image_backbone`, `load_text_backbone` or `load_causal_lm`
-            takes.
-        kind: `image`, `text` or `chat`, for which `auto` is the starter smollm2.
+        name: `auto`, or a name that `load_image_backbone`, `load_text_backbone`, `load_causal_lm`
+            or `load_seq2seq_lm` takes.
+        kind: `image`; `text`; `chat`, for which `auto` is the starter smollm2; or `seq2seq`, for
+            which it is bart_base_en or an error, as there is no starter.
 
     Returns:
         The name to load, and the reason as a sentence for the screen.
@@ -59,9 +60,11 @@ def resolve(name: str, kind: str = "image") -> tuple[str, str]:
         return text_backbones.resolve(name)
     if kind == "chat":
         return causal_lms.resolve(name)
+    if kind == "seq2seq":
+        return seq2seq_lms.resolve(name)
     if kind != "image":
         raise UsageError(
-            f"There are no backbones of kind '{kind}'.", "Known kinds: image, text, chat."
+            f"There are no backbones of kind '{kind}'.", "Known kinds: image, text, chat, seq2seq."
         )
     if name != "auto":
         _where(name)

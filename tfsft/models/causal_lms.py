@@ -73,7 +73,7 @@ def load_causal_lm(name: str) -> CausalLM:
     with fresh_layer_names():
         model, positions = _load(preset, pretrained)
     make_deterministic(model)
-    tokenizer, template = _tokenizer(preset, name, model)
+    tokenizer, template = read_tokenizer(preset, name)
     source += "" if pretrained else ", random weights"
     return CausalLM(model, tokenizer, name, source, positions, template)
 
@@ -146,7 +146,16 @@ def _left_out(family: type, config: dict) -> dict:
     return {"layer_norm_epsilon": epsilon} if takes and epsilon is not None else {}
 
 
-def _tokenizer(preset: str, name: str, model: keras.Model) -> tuple[ChatTokenizer, str | None]:
+def read_tokenizer(preset: str, name: str) -> tuple[ChatTokenizer, str | None]:
+    """Returns the tokenizer of a model, and its chat template where there is one.
+
+    Args:
+        preset: Where the model is, as KerasHub takes it.
+        name: What the model is called.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     import keras_hub
     from keras_hub.src.utils.preset_utils import check_file_exists, get_file, load_json
 

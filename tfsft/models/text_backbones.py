@@ -65,11 +65,10 @@ def resolve(name: str) -> tuple[str, str]:
         _where(name)
         return name, f"{name} was asked for by name."
     handle = _presets()[_STANDARD]["kaggle_handle"].removeprefix("kaggle://")
-    cache = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
-    folder = cache.expanduser() / "models" / handle
+    folder = hub_folder(handle)
     if (folder / "model.weights.h5").is_file():
         return _STANDARD, f"{_STANDARD}: its weights are in {folder}."
-    if _offered(handle):
+    if offered(handle):
         return _STANDARD, f"{_STANDARD}: its weights can be downloaded."
     return _STARTER, (
         f"{_STARTER}: the weights of {_STANDARD} are not in {folder} and kaggle.com does not offer "
@@ -213,7 +212,13 @@ def _where(name: str) -> tuple[str, str]:
     )
 
 
-def _offered(handle: str) -> bool:
+def hub_folder(handle: str) -> Path:
+    """Returns where kagglehub keeps a preset that was downloaded."""
+    cache = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+    return cache.expanduser() / "models" / handle
+
+
+def offered(handle: str) -> bool:
     """Fetches a preset's smallest file, to know whether the rest can be; never waits for long."""
     answer = []
 

@@ -14,12 +14,13 @@ NO_TARGET = -1
 
 
 def with_token_loss(model: keras.Model, logits: int = LOGITS) -> keras.Model:
-    """Returns the network that trains a causal language model.
+    """Returns the network that trains a language model.
 
     It shares all layers and weights with the model, which goes on returning logits.
 
     Args:
-        model: KerasHub's causal language model, from `token_ids` and `padding_mask` to logits.
+        model: KerasHub's: causal, from `token_ids` and `padding_mask` to logits; or of sequence to
+            sequence, whose targets belong to the tokens of the decoder.
         logits: How many of them are made at a time, at most.
 
     Returns:
