@@ -2,6 +2,7 @@
 
 from tfsft.data.augment import Augmenter, parse_names
 from tfsft.data.chat_encoding import ChatEncoder
+from tfsft.data.chat_formats import REWRITING
 from tfsft.data.chat_inspection import ChatInspection, inspect_chats
 from tfsft.data.chat_prompts import fill_prompt, placeholders, read_prompt
 from tfsft.data.chat_templates import TEMPLATES, choose_template, make_template
@@ -19,6 +20,8 @@ from tfsft.data.plan import BatchPlan
 from tfsft.data.questions import load_questions
 from tfsft.data.replay import mix_in
 from tfsft.data.samples import suggest_image_size, thumbnails
+from tfsft.data.seq2seq_encoding import Seq2SeqEncoder
+from tfsft.data.seq2seq_feed import Seq2SeqFeed
 from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Splits
 from tfsft.data.tagged import load_tags
@@ -29,6 +32,7 @@ from tfsft.data.text_source import TextSource
 from tfsft.data.words import split_words
 
 __all__ = [
+    "REWRITING",
     "TEMPLATES",
     "Augmenter",
     "BadExample",
@@ -42,6 +46,8 @@ __all__ = [
     "Pipeline",
     "PlainTexts",
     "QuestionEncoder",
+    "Seq2SeqEncoder",
+    "Seq2SeqFeed",
     "Splits",
     "TagEncoder",
     "TextEncoder",

@@ -39,7 +39,48 @@ WORKS = (
     '"value": "Hello!"}]}, {"instruction": "Greet me", "output": "Hello!"} or {"prompt": "Hi", '
     '"completion": "Hello!"}; a table with two columns, question and answer.'
 )
+REWRITTEN_COLUMNS = ["source", "src", "document", "article", "dialogue", "text", "original"]
+RESULT_COLUMNS = ["target", "tgt", "summary", "highlights", "translation", "headline"]
 MENDS = ("joined", "first", "last", "own_system", "weight")  # counted, see `Conversation`
+
+
+@dataclass(frozen=True)
+class PairColumns:
+    """How two columns are found that hold a text and what should come of it.
+
+    Args:
+        first, second: Names that they may have, the likeliest first.
+        called: What their contents are called.
+        options: What names them on the command line.
+        nouns: What rows are called.
+    """
+
+    first: Sequence[str]
+    second: Sequence[str]
+    called: tuple[str, str]
+    options: tuple[str, str]
+    nouns: str
+
+    @property
+    def naming(self) -> str:
+        """Both options in a sentence."""
+        return " and ".join(self.options)
+
+
+ASKING = PairColumns(
+    PROMPT_COLUMNS,
+    ANSWER_COLUMNS,
+    ("Prompts", "answers"),
+    ("--prompt-column", "--answer-column"),
+    "conversations",
+)
+REWRITING = PairColumns(
+    [*REWRITTEN_COLUMNS, *PROMPT_COLUMNS],
+    [*RESULT_COLUMNS, *ANSWER_COLUMNS],
+    ("Inputs", "targets"),
+    ("--input-column", "--target-column"),
+    "pairs of texts",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +113,9 @@ class ChatFormat:
         del roles["named"]
         return list(dict.fromkeys(name for name in roles.values() if name is not None))
 
-    def describe(self, file: ChatFile, elsewhere: Sequence[str] = ()) -> str:
+    def describe(
+        self, file: ChatFile, elsewhere: Sequence[str] = (), pair: PairColumns = ASKING
+    ) -> str:
         """Returns a sentence for the screen; `elsewhere` are columns of the system prompt."""
         if file.about:
             return f"Conversations are {file.about}."
@@ -80,9 +123,9 @@ class ChatFormat:
             shown = f"Conversations are column {self.messages!r}"
         else:
             extra = f" and {self.extra!r}" if self.extra else ""
-            shown = f"Prompts are column {self.prompt!r}{extra}"
+            shown = f"{pair.called[0]} are column {self.prompt!r}{extra}"
             if self.answer is not None:
-                shown += f", answers column {self.answer!r}"
+                shown += f", {pair.called[1]} column {self.answer!r}"
         for what, name in [("system messages", self.system), ("group", self.group),
                            ("split", self.split)]:  # fmt: skip
             if name is not None:
@@ -93,7 +136,7 @@ class ChatFormat:
         if others:
             shown += f"; not used: {shorten(others)}"
         if not self.named:
-            shown += "; --prompt-column and --answer-column choose others"
+            shown += f"; {pair.naming} choose others"
         return shown + "."
 
 
@@ -128,6 +171,7 @@ def find_format(
     group_column: str | None = None,
     answers: bool = True,
     elsewhere: Sequence[str] = (),
+    pair: PairColumns = ASKING,
 ) -> ChatFormat:
     """Finds the columns that hold conversations, by what is in them and then by their names.
 
@@ -138,11 +182,12 @@ def find_format(
         group_column: Column of what must stay on one side.
         answers: Whether there must be answers.
         elsewhere: Columns that are put into the system prompt, and so not below the prompt.
+        pair: What the two columns may be called.
 
     Raises:
         UserError: There are none; names the row, its columns, and what would work.
     """
-    for option, name in [("--prompt-column", prompt_column), ("--answer-column", answer_column),
+    for option, name in [(pair.options[0], prompt_column), (pair.options[1], answer_column),
                          ("--group-column", group_column)]:  # fmt: skip
         if name is not None:
             tables.find_column(file, [], "prompts, answers or groups", option, chosen=name)
@@ -155,12 +200,12 @@ def find_format(
     messages = None
     if prompt_column is None and answer_column is None:
         named = [plain[name] for name in MESSAGE_COLUMNS if plain.get(name) in lists]
-        pair = _by_name(PROMPT_COLUMNS, plain), _by_name(ANSWER_COLUMNS, plain)
-        if named or (lists and not all(pair)):
+        both = _by_name(pair.first, plain), _by_name(pair.second, plain)
+        if named or (lists and not all(both)):
             if not named and len(lists) > 1:
                 raise UserError(
                     f"{file.path} has several columns with conversations: {', '.join(lists)}.",
-                    "One of them.", f"Name it: --prompt-column {lists[0]}.",
+                    "One of them.", f"Name it: {pair.options[0]} {lists[0]}.",
                 )  # fmt: skip
             messages = (named or lists)[0]
     elif answer_column is None and prompt_column in lists:
@@ -176,7 +221,9 @@ def find_format(
         for name in file.columns
         if name not in (group_column, split, system) and not _is_id(name)
     ]
-    prompt, answer, by_name = _pair(file, free, prompt_column, answer_column, answers, elsewhere)
+    prompt, answer, by_name = _pair(
+        file, free, prompt_column, answer_column, answers, elsewhere, pair
+    )
     extra = None
     if prompt_column is None and tables.plain_name(prompt) == "instruction":
         others = {
@@ -195,6 +242,7 @@ def _pair(
     answer: str | None,
     answers: bool,
     elsewhere: Sequence[str],
+    pair: PairColumns,
 ) -> tuple[str, str | None, bool]:
     """Returns the columns of prompts and of answers, and whether their names say so."""
     given = prompt, answer
@@ -202,8 +250,8 @@ def _pair(
     def names(but: str | None) -> dict[str, str]:
         return {tables.plain_name(n): n for n in reversed(free) if n != but and n not in elsewhere}
 
-    prompt = prompt or _by_name(PROMPT_COLUMNS, names(answer))
-    answer = answer or _by_name(ANSWER_COLUMNS, names(prompt))
+    prompt = prompt or _by_name(pair.first, names(answer))
+    answer = answer or _by_name(pair.second, names(prompt))
     if prompt and (answer or not answers):
         return prompt, answer if answers else None, True
     texts = [name for name in free if any(isinstance(c, str) for c in file.cells(name))]
@@ -223,9 +271,9 @@ def _pair(
         f"{file.path}, row {number}: no conversation found in it. Its columns: "
         f"{', '.join(row) or 'none'}.",
         WORKS if answers else "A column called prompt or question, or a list of messages.",
-        "Rename the columns, or name them: --prompt-column and --answer-column."
+        f"Rename the columns, or name them: {pair.naming}."
         if answers
-        else "Rename the column, or name it: --prompt-column.",
+        else f"Rename the column, or name it: {pair.options[0]}.",
     )
 
 

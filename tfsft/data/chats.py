@@ -15,10 +15,12 @@ import scipy.sparse.csgraph
 from tfsft.data import chatterbot
 from tfsft.data.chat_files import ChatFile, from_table, open_chat_file
 from tfsft.data.chat_formats import (
+    ASKING,
     MENDS,
     ChatFormat,
     Conversation,
     Message,
+    PairColumns,
     find_format,
     read_row,
 )
@@ -77,6 +79,7 @@ def load_chats(
     tfds_dir: str | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
+    pair: PairColumns = ASKING,
     progress: Progress | None = None,
 ) -> Splits:
     """Finds conversations and splits them; see `load_texts`.
@@ -96,6 +99,7 @@ def load_chats(
         on_bad: What to do about rows that cannot be used; see `load_texts`.
         tfds_dir: Folder with prepared tfds data sets.
         prompt_column, answer_column: Columns of a table; None finds them.
+        pair: What these may be called.
         progress: Called with (done, total) while rows are read; the total is an estimate.
 
     Returns:
@@ -108,11 +112,11 @@ def load_chats(
     """
     plan = text_plan(
         given, "single", on_bad, limit, validation_fraction, test_fraction, seed, None, tfds_dir,
-        "conversations", USABLE,
+        pair.nouns, USABLE,
     )  # fmt: skip
     rows = _read(
         _open(given, tfds_dir), read_prompt(system_prompt), prompt_column, answer_column,
-        group_column, progress,
+        group_column, progress, pair,
     )  # fmt: skip
     rows.warnings += _shadowed(given)
     bad, source = _usable(plan, rows, on_bad)
@@ -161,7 +165,11 @@ def read_chats(
 
 
 def read_questions(
-    path: str, *, system_prompt: str = "", prompt_column: str | None = None
+    path: str,
+    *,
+    system_prompt: str = "",
+    prompt_column: str | None = None,
+    pair: PairColumns = ASKING,
 ) -> tuple[list[list[Message]], list[str]]:
     """Reads what a finished model is to answer.
 
@@ -169,6 +177,7 @@ def read_questions(
         path: A table with a column of prompts, or of messages that end with one of the user.
         system_prompt: As for `load_chats`.
         prompt_column: The column; None finds it.
+        pair: What it may be called.
 
     Returns:
         The conversations so far, and what to call each row.
@@ -182,7 +191,9 @@ def read_questions(
     if len(paths) > 1:
         raise UsageError(f"{path} is a folder with several files.", "One file.", "Name one.")
     file = open_chat_file(paths[0], least_columns=1)
-    form = find_format(file, prompt_column=prompt_column, answers=False, elsewhere=wanted)
+    form = find_format(
+        file, prompt_column=prompt_column, answers=False, elsewhere=wanted, pair=pair
+    )
     check_placeholders(system_prompt, [n for n in file.columns if n != form.messages])
     chats, ids = [], []
     for number, cells, problem in file.read(list(dict.fromkeys([*form.columns(), *wanted]))):
@@ -224,6 +235,7 @@ def _read(
     answer: str | None,
     group: str | None,
     progress: Progress | None,
+    pair: PairColumns = ASKING,
 ) -> Rows:
     """Copies the conversations into a file in the cache folder."""
     own = any(split for _, split in files)
@@ -231,7 +243,12 @@ def _read(
     forms = []
     for file, _ in files:
         form = find_format(
-            file, prompt_column=prompt, answer_column=answer, group_column=group, elsewhere=wanted
+            file,
+            prompt_column=prompt,
+            answer_column=answer,
+            group_column=group,
+            elsewhere=wanted,
+            pair=pair,
         )
         check_placeholders(system_prompt, [n for n in file.columns if n != form.messages])
         forms.append(dataclasses.replace(form, split=None) if own else form)
@@ -259,7 +276,9 @@ def _read(
     paths = [path for file, _ in files for path in file.files]
     identity = ["chats", FORMAT, *file_identity(paths), forms, own, system_prompt]
     table = stored(file_name(files[0][0].name), identity, batches)
-    notes = [form.describe(file, wanted) for (file, _), form in zip(files, forms, strict=True)]
+    notes = [
+        form.describe(file, wanted, pair) for (file, _), form in zip(files, forms, strict=True)
+    ]
     return Rows(table, list(dict.fromkeys(notes)) + _mended(table, system_prompt))
 
 
