@@ -1,4 +1,4 @@
-"""Finished runs about conversations: an answer to each prompt, or a talk of many turns."""
+"""Finished runs that answer with a text: a conversation, or a text made of another."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +13,13 @@ from tfsft.export.text_predictors import typed_texts
 BATCH_SIZE = 16
 
 
-class ChatPredictor(Predictor):
-    """Answers prompts as the assistant of a run, with the system prompt it was trained with."""
+class WritingPredictor(Predictor):
+    """What the predictors have in common that answer a text with a text.
 
-    nouns = ("conversation", "conversations")
-    options = ("prompt_column", "answer_column", *Predictor.options)
+    `example` is what one may look like.
+    """
+
+    example = "your question"
 
     def __init__(self, run: Path, task: dict[str, Any]):
         import keras_hub  # noqa: F401  (knows the layers)
@@ -25,11 +27,23 @@ class ChatPredictor(Predictor):
         super().__init__(run, task)
         self.tokenizer = models.load_tokenizer(run / task["tokenizer"])
         self.model = self.load_model()
-        template = data.make_template(task["template"], self.tokenizer)
-        self.encoder = data.ChatEncoder(
-            self.tokenizer, template, task["max_length"], train_on=task["train_on"]
-        )
-        self.system_prompt = task["system_prompt"]
+        self.encoder = self.make_encoder()
+
+    def make_encoder(self) -> Any:
+        """Returns what makes tokens of texts."""
+        raise NotImplementedError
+
+    def read_table(self, table: str) -> tuple[list, list[str]]:
+        """Returns the conversations of a file, and what to call each."""
+        raise NotImplementedError
+
+    def begin(self) -> list[dict[str, str]]:
+        """Returns what a conversation begins with."""
+        return []
+
+    def feed(self, source: Any) -> data.TextFeed:
+        """Returns what makes batches of conversations."""
+        raise NotImplementedError
 
     def read(self, inputs: Sequence[str], table: str | None = None) -> dict[str, list]:
         """Returns the conversations that are meant, each with a name.
@@ -41,7 +55,7 @@ class ChatPredictor(Predictor):
         chats: list = []
         ids: list[str] = []
         if table is not None:
-            chats, ids = data.read_questions(table, system_prompt=self.system_prompt)
+            chats, ids = self.read_table(table)
         for word in inputs:
             for name, text in typed_texts(word):
                 chats.append([*self.begin(), {"role": "user", "content": text}])
@@ -50,25 +64,9 @@ class ChatPredictor(Predictor):
             raise UsageError(
                 "No INPUT was given.",
                 "Prompts in quotes, text files, or a table with --csv.",
-                f'tfsft predict {self.run} "your question"',
+                f'tfsft predict {self.run} "{self.example}"',
             )
         return {"chats": chats, "ids": ids}
-
-    def begin(self) -> list[dict[str, str]]:
-        """Returns what a conversation begins with: the system prompt, if the run has one.
-
-        Raises:
-            UsageError: It has placeholders, which only a table can fill.
-        """
-        names = data.placeholders(self.system_prompt)
-        if names:
-            raise UsageError(
-                f"The system prompt of {self.run} has places for {', '.join(names)}.",
-                "Something to put there.",
-                "Give a table with these columns by --csv; in a chat, type /system with the text.",
-            )
-        text = data.fill_prompt(self.system_prompt, {})
-        return [{"role": "system", "content": text}] if text else []
 
     def answer(
         self, examples: dict[str, list], progress: Progress = None
@@ -89,6 +87,66 @@ class ChatPredictor(Predictor):
             )
         ], []
 
+    def evaluate(
+        self, source: Any, progress: Progress = None
+    ) -> tuple[dict[str, Any], list[Prediction]]:
+        """Returns the metrics on conversations, and the answers, worst first."""
+        feed = self.feed(source)
+        metrics, rows = training.score_chats(
+            self.model,
+            feed.pipeline(BATCH_SIZE),
+            feed.source,
+            answerer=self._answerer(),
+            progress=progress,
+        )
+        return metrics, order(rows)
+
+    def _answerer(self) -> training.Answerer:
+        return training.Answerer(
+            self.model,
+            self.encoder,
+            max_new_tokens=self.task["max_new_tokens"],
+            batch_size=BATCH_SIZE,
+        )
+
+
+class ChatPredictor(WritingPredictor):
+    """Answers prompts as the assistant of a run, with the system prompt it was trained with."""
+
+    nouns = ("conversation", "conversations")
+    options = ("prompt_column", "answer_column", *Predictor.options)
+
+    def __init__(self, run: Path, task: dict[str, Any]):
+        super().__init__(run, task)
+        self.system_prompt = task["system_prompt"]
+
+    def make_encoder(self) -> data.ChatEncoder:
+        """Returns what makes tokens of conversations."""
+        template = data.make_template(self.task["template"], self.tokenizer)
+        return data.ChatEncoder(
+            self.tokenizer, template, self.task["max_length"], train_on=self.task["train_on"]
+        )
+
+    def read_table(self, table: str) -> tuple[list, list[str]]:
+        """Returns the conversations of a file, and what to call each."""
+        return data.read_questions(table, system_prompt=self.system_prompt)
+
+    def begin(self) -> list[dict[str, str]]:
+        """Returns what a conversation begins with: the system prompt, if the run has one.
+
+        Raises:
+            UsageError: It has placeholders, which only a table can fill.
+        """
+        names = data.placeholders(self.system_prompt)
+        if names:
+            raise UsageError(
+                f"The system prompt of {self.run} has places for {', '.join(names)}.",
+                "Something to put there.",
+                "Give a table with these columns by --csv; in a chat, type /system with the text.",
+            )
+        text = data.fill_prompt(self.system_prompt, {})
+        return [{"role": "system", "content": text}] if text else []
+
     def load(self, given: str, **options: Any) -> data.Splits:
         """Loads conversations with their answers."""
         return data.load_chats(
@@ -99,31 +157,44 @@ class ChatPredictor(Predictor):
             **options,
         )
 
-    def evaluate(
-        self, source: Any, progress: Progress = None
-    ) -> tuple[dict[str, Any], list[Prediction]]:
-        """Returns the metrics on conversations, and the answers, worst first."""
-        feed = data.chat_feed(source, self.encoder, on_bad="skip")
-        metrics, rows = training.score_chats(
-            self.model,
-            feed.pipeline(BATCH_SIZE),
-            feed.source,
-            answerer=self._answerer(),
-            progress=progress,
-        )
-        return metrics, order(rows)
+    def feed(self, source: Any) -> data.TextFeed:
+        """Returns what makes batches of conversations that have an answer."""
+        return data.chat_feed(source, self.encoder, on_bad="skip")
 
     def chat(self) -> "Chat":
         """Returns a conversation of many turns."""
         return Chat(self)
 
-    def _answerer(self) -> training.Answerer:
-        return training.Answerer(
-            self.model,
-            self.encoder,
-            max_new_tokens=self.task["max_new_tokens"],
-            batch_size=BATCH_SIZE,
+
+class Rewriter(WritingPredictor):
+    """Summarises, translates, or whatever else a run has learned to do with a text."""
+
+    nouns = ("text", "texts")
+    options = ("prompt_column", "answer_column", *Predictor.options)
+    example = "a text"
+
+    def make_encoder(self) -> data.Seq2SeqEncoder:
+        """Returns what makes tokens of texts and of what should come of them."""
+        names = ("max_length", "max_target_length", "start", "end", "decoder_start", "prefix")
+        return data.Seq2SeqEncoder(self.tokenizer, **{name: self.task[name] for name in names})
+
+    def read_table(self, table: str) -> tuple[list, list[str]]:
+        """Returns the texts of a file, and what to call each."""
+        return data.read_questions(table, pair=data.REWRITING)
+
+    def load(self, given: str, **options: Any) -> data.Splits:
+        """Loads texts with what should come of them."""
+        return data.load_chats(
+            given,
+            pair=data.REWRITING,
+            validation_fraction=0.0,
+            test_fraction=0.0,
+            **options,
         )
+
+    def feed(self, source: Any) -> data.Seq2SeqFeed:
+        """Returns what makes batches of texts."""
+        return data.Seq2SeqFeed(source, self.encoder)
 
 
 class Chat:

@@ -117,7 +117,7 @@ def load_predictor(run: str | Path) -> Predictor:
     Raises:
         UsageError: The folder is no run, the run is not finished, or its task is unknown.
     """
-    from tfsft.export.chat_predictor import ChatPredictor
+    from tfsft.export.chat_predictor import ChatPredictor, Rewriter
     from tfsft.export.image_predictor import ImagePredictor
     from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier
 
@@ -127,6 +127,7 @@ def load_predictor(run: str | Path) -> Predictor:
         "token_classification": Tagger,
         "question_answering": AnswerFinder,
         "chat": ChatPredictor,
+        "text_generation": Rewriter,
     }
     run = Path(run)
     task = _read_task(run)

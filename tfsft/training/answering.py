@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsft import evaluation, models
+from tfsft.data.seq2seq_encoding import Seq2SeqEncoder
 from tfsft.data.text_feed import TextPipeline
 from tfsft.evaluation.predictions import Prediction
 from tfsft.training.finetuner import FineTuner
@@ -20,8 +21,9 @@ class Answerer:
     """Answers conversations with a model whose weights may change from call to call.
 
     Args:
-        model: A causal language model.
-        encoder: Makes its prompts and reads its answers, a `data.ChatEncoder`.
+        model: A causal language model, or one of sequence to sequence.
+        encoder: Makes its prompts and reads its answers: a `data.ChatEncoder`, or a
+            `data.Seq2SeqEncoder`.
         max_new_tokens: Most tokens of an answer.
         batch_size: Conversations answered at a time.
         **sampling: As for `models.Generator.answer`; without, the likeliest token is taken.
@@ -38,12 +40,12 @@ class Answerer:
     ):
         self.encoder = encoder
         self.options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, **sampling}
-        self.generator = models.Generator(
-            model,
-            stop=encoder.stop,
-            pad=encoder.tokenizer.pad,
-            max_length=encoder.max_length + max_new_tokens,
-        )
+        ends = {"stop": encoder.stop, "pad": encoder.tokenizer.pad}
+        if isinstance(encoder, Seq2SeqEncoder):
+            self.generator = models.Seq2SeqGenerator(model, start=encoder.decoder_start, **ends)
+        else:
+            room = encoder.max_length + max_new_tokens
+            self.generator = models.Generator(model, max_length=room, **ends)
 
     def answer(
         self, conversations: Sequence[Conversation], progress: Progress = None
