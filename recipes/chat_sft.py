@@ -243,6 +243,7 @@ def main(config: Config, run: training.Run) -> None:
             "template": template.source,
             "train_on": config.train_on,
             "max_length": length,
+            "positions": backbone.max_length,
             "max_new_tokens": config.max_new_tokens,
             "tokenizer": "tokenizer",
             "backbone": {"name": name, "reason": reason},

@@ -42,7 +42,7 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0):
 
     Args:
         folder: Is made where it is missing.
-        family: "llama", "mistral", "qwen2" or "gpt2".
+        family: "llama", "mistral", "qwen2", "qwen3" or "gpt2".
     """
     from safetensors.numpy import save_file
 
@@ -96,6 +96,9 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0):
             config["sliding_window"] = 64
         if family == "qwen2":
             config |= {"use_sliding_window": False, "sliding_window": 64, "max_window_layers": 2}
+        if family == "qwen3":
+            config |= {"head_dim": hidden // heads, "use_sliding_window": False}
+            config["sliding_window"] = None
         size_of_keys = hidden // heads * key_heads
         tensors = {"model.embed_tokens.weight": normal(size, hidden)}
         for i in range(layers):
@@ -111,6 +114,11 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0):
                 tensors[f"model.layers.{i}.{name}.weight"] = normal(*shape)
                 if family == "qwen2" and name[10:11] in "qkv" and name.startswith("self"):
                     tensors[f"model.layers.{i}.{name}.bias"] = normal(shape[0])
+            if family == "qwen3":
+                for name in ("q_norm", "k_norm"):
+                    tensors[f"model.layers.{i}.self_attn.{name}.weight"] = 1 + normal(
+                        hidden // heads
+                    )
             for name in ("input_layernorm", "post_attention_layernorm"):
                 tensors[f"model.layers.{i}.{name}.weight"] = 1 + normal(hidden)
         tensors["model.norm.weight"] = 1 + normal(hidden)

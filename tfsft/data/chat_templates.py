@@ -59,6 +59,24 @@ TEMPLATES = {
     "alpaca": _ALPACA,
     "plain": _PLAIN.replace("'Assistant:'", "'Assistant: '"),
 }
+_ENDED = """\
+{%- set ended = namespace(messages=[]) %}
+{%- for message in messages %}
+{%- if message['role'] == 'assistant' %}
+{%- set ended.messages = ended.messages
+    + [dict(message, content=message['content'] + eos_token)] %}
+{%- else %}
+{%- set ended.messages = ended.messages + [message] %}
+{%- endif %}
+{%- endfor %}
+{%- set messages = ended.messages %}
+"""
+_SYSTEM_FIRST = """\
+{%- if messages | length > 1 and messages[0]['role'] == 'system' %}
+{%- set both = messages[0]['content'] + '\\n\\n' + messages[1]['content'] %}
+{%- set messages = [dict(messages[1], content=both)] + messages[2:] %}
+{%- endif %}
+"""
 # The token by which a model shows which of these it was trained with.
 _SIGNS = {"<|im_start|>": "chatml", "<|start_header_id|>": "llama3", "<start_of_turn>": "gemma"}
 _PLACEHOLDER = re.compile(
@@ -192,6 +210,38 @@ class ChatTemplate:
         pieces = self._whole_skeleton(("user", "assistant"))
         last = [p for p in pieces if isinstance(p, Piece) and p.control and p.answer is not None]
         return tuple(dict.fromkeys([*(piece.text for piece in last), *filter(None, [self.end])]))
+
+    @property
+    def portable(self) -> str | None:
+        """The template for programs that render it alone; None where that cannot be.
+
+        What is put around it here is written into it: the token that a text begins with, the one
+        that ends an answer, and the place of a system message that it refuses.
+        """
+        parts = self._render(("user", "assistant"), generate=False)
+        source = self.source
+        if self._count(self._marked(parts, ("user", "assistant"))) > self._count(parts):
+            source = _ENDED + source
+        marks = [{"role": role, "content": f"\ue000{role}"} for role in ("system", "user")]
+        if not self._takes_system(marks):
+            source = _SYSTEM_FIRST + source
+        if self._begun(parts) is not parts:
+            source = "{{ bos_token }}" + source
+        alone = ChatTemplate(
+            source, control=self._control, begin=self.begin, end=self.end, name=self.name
+        )
+        one, many = ("user", "assistant"), ("user", "assistant", "user", "assistant")
+        for roles in (one[:1], one, many[:3], many, ("system", *one), ("system", *many[:3])):
+            messages = [{"role": role, "content": f"{role} {i}"} for i, role in enumerate(roles)]
+            generate = roles[-1] == "user"
+            expected = "".join(piece.text for piece in self.pieces(messages, generate=generate))
+            if alone._text(messages, generate) != expected:
+                return None
+        return source
+
+    @staticmethod
+    def _count(parts: list["Piece | _Slot"]) -> int:
+        return sum(isinstance(part, Piece) and part.control for part in parts)
 
     def _prompt_skeleton(self, roles: tuple[str, ...]) -> list[Piece | _Slot]:
         return self._marked(self._begun(self._render(roles, generate=True)), roles)

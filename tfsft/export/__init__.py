@@ -1,8 +1,10 @@
 """What a finished run is used for."""
 
+from tfsft.export.exported import Exported
 from tfsft.export.image_predictor import ImagePredictor, find_pictures
+from tfsft.export.language_model import export_language_model
 from tfsft.export.predictor import Predictor, load_predictor
-from tfsft.export.saved_model import Exported, export_saved_model
+from tfsft.export.saved_model import export_saved_model
 from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "Predictor",
     "Tagger",
     "TextClassifier",
+    "export_language_model",
     "export_saved_model",
     "find_pictures",
     "load_predictor",

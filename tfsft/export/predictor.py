@@ -130,7 +130,7 @@ def load_predictor(run: str | Path) -> Predictor:
         "text_generation": Rewriter,
     }
     run = Path(run)
-    task = _read_task(run)
+    task = read_task(run)
     if task.get("task") not in kinds:
         raise UsageError(
             f"The run {run} is about '{task.get('task')}'.",
@@ -160,7 +160,12 @@ def label_answers(
     return answers
 
 
-def _read_task(run: Path) -> Mapping[str, Any]:
+def read_task(run: Path) -> Mapping[str, Any]:
+    """Returns task.json of a finished run.
+
+    Raises:
+        UsageError: The folder is no run, or the run is not finished.
+    """
     if not (run / "config.json").is_file():
         raise UsageError(
             f"{run} is not the folder of a run.",

@@ -1,18 +1,16 @@
 """A finished run as a SavedModel that takes raw texts or pictures and needs no tfsft."""
 
 import json
-import shutil
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfsft.errors import UsageError, UserError
+from tfsft.errors import UsageError
 from tfsft.export.comparison import compare
-from tfsft.export.predictor import Predictor, load_predictor
+from tfsft.export.exported import Exported, answers_differently, refuse_existing, written_beside
+from tfsft.export.predictor import Predictor, load_predictor, read_task
 from tfsft.export.served import serve_answers, serve_pictures, serve_tags, serve_texts
 
 TOLERANCE = 1e-5
@@ -23,23 +21,6 @@ _SERVE = {
     "token_classification": serve_tags,
     "question_answering": serve_answers,
 }
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export wrote.
-
-    Args:
-        folder: The SavedModel.
-        samples: Number of examples it was compared with the predictor on.
-        difference: The largest in a probability or number (of numbers beyond 1, relative).
-        usage: Lines of Python that load and call it.
-    """
-
-    folder: Path
-    samples: int
-    difference: float
-    usage: str
 
 
 def export_saved_model(run: str | Path, out: str | Path) -> Exported:
@@ -62,34 +43,25 @@ def export_saved_model(run: str | Path, out: str | Path) -> Exported:
         out: Folder to make.
 
     Raises:
-        UsageError: `run` is no finished run, or `out` exists.
+        UsageError: `run` is no finished run, is about conversations, or `out` exists.
         UserError: The SavedModel does not answer as the predictor does; nothing is left of it.
     """
-    out = Path(out)
-    if out.exists():
+    run, out = Path(run), Path(out)
+    refuse_existing(out)
+    if read_task(run).get("task") == "chat":
         raise UsageError(
-            f"{out} exists already.",
-            "A SavedModel is written into a new folder.",
-            "Delete it, or name another with --out.",
+            f"{run} is about conversations, and is not written as a SavedModel.",
+            "keras: a preset of KerasHub. hf: a folder of Hugging Face.",
+            f"tfsft export {run} --format keras",
         )
     predictor = load_predictor(run)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".part-", dir=out.parent))
-    try:
+    with written_beside(out) as beside:
         _write(predictor, beside)
         samples, difference = compare(predictor, beside)
         types = {layer.compute_dtype for layer in predictor.model._flatten_layers()}
         limit = HALF_PRECISION_TOLERANCE if types & HALF_PRECISION else TOLERANCE
         if not difference <= limit:
-            raise UserError(
-                f"The SavedModel of {run} answers differently from the run, by {difference:.2g}.",
-                f"At most {limit:g}.",
-                "It was removed. This is a mistake of tfsft: please report it.",
-            )
-        beside.chmod(0o755)  # temporary folders are private
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            raise answers_differently(run, difference, limit)
     return Exported(out, samples, difference, usage(predictor.task, out))
 
 

@@ -5,6 +5,8 @@ from tfsft.models.causal_lms import CausalLM, load_causal_lm
 from tfsft.models.chat_tokenizer import ChatTokenizer
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
 from tfsft.models.generation import Generated, Generator, Session
+from tfsft.models.hugging_face_format import save_hugging_face
+from tfsft.models.keras_format import save_preset
 from tfsft.models.lora import add_lora, lora_off, merge_lora, parse_targets
 from tfsft.models.packing import allow_packing
 from tfsft.models.peft_format import load_adapter, save_adapter
@@ -43,6 +45,8 @@ __all__ = [
     "parse_targets",
     "resolve",
     "save_adapter",
+    "save_hugging_face",
+    "save_preset",
     "split_frozen",
     "stages",
     "starter_path",

@@ -10,9 +10,20 @@ import keras
 
 from tfsft.errors import UserError
 from tfsft.models import starters
-from tfsft.models.chat_tokenizer import ChatTokenizer, from_hugging_face, from_keras
+from tfsft.models.chat_tokenizer import (
+    PIECES,
+    SETTINGS,
+    TOKENS,
+    ChatTokenizer,
+    from_hugging_face,
+    from_keras,
+    load_chat_tokenizer,
+)
+from tfsft.models.hugging_face_format import load_exactly
 from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
 
+CHAT = "assets/chat"  # our own tokenizer in a preset of KerasHub
+TEMPLATE = "chat_template.jinja"
 _STARTER = "smollm2"
 _INPUTS = {"token_ids", "padding_mask"}
 
@@ -107,7 +118,9 @@ def _load(preset: str, pretrained: bool) -> tuple[keras.Model, int | None]:
         backbone = keras_hub.models.Backbone.from_preset(
             preset, load_weights=pretrained, name="backbone", **options
         )
-        _complete_config(backbone)
+        if "model_type" in loader.config and pretrained and family.__name__ == "MistralBackbone":
+            load_exactly(backbone, preset)
+        complete_config(backbone)
         names = {tensor.name for tensor in backbone.inputs}
         if names != _INPUTS:
             raise UserError(
@@ -126,7 +139,7 @@ def _load(preset: str, pretrained: bool) -> tuple[keras.Model, int | None]:
     return model, positions
 
 
-def _complete_config(backbone: keras.Model) -> None:
+def complete_config(backbone: keras.Model) -> None:
     """Makes a backbone save what its class forgets: of Llama, whether its embeddings are tied."""
     config = backbone.get_config()
     takes = inspect.signature(type(backbone)).parameters
@@ -167,8 +180,15 @@ def read_tokenizer(preset: str, name: str) -> tuple[ChatTokenizer, str | None]:
         if isinstance(template, list):  # several by name
             named = {entry["name"]: entry["template"] for entry in template}
             template = named.get("default")
-        if template is None and check_file_exists(preset, "chat_template.jinja"):
-            template = Path(get_file(preset, "chat_template.jinja")).read_text(encoding="utf-8")
+        if template is None and check_file_exists(preset, TEMPLATE):
+            template = Path(get_file(preset, TEMPLATE)).read_text(encoding="utf-8")
+        if check_file_exists(preset, f"{CHAT}/{SETTINGS}"):  # written by `save_preset`
+            for file in (TOKENS, PIECES):
+                if check_file_exists(preset, f"{CHAT}/{file}"):
+                    get_file(preset, f"{CHAT}/{file}")
+            return load_chat_tokenizer(
+                Path(get_file(preset, f"{CHAT}/{SETTINGS}")).parent
+            ), template
         content = load_json(preset, "tokenizer.json")
         if "model" in content:
             return from_hugging_face(content, options, name), template

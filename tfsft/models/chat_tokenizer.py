@@ -1,6 +1,7 @@
 """The tokens of a causal language model: text, and control tokens that no text can forge."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from tfsft.errors import UserError
 
 FORMAT = 1
-SETTINGS, TOKENS = "chat.json", "tokenizer.json"
+SETTINGS, TOKENS, PIECES = "chat.json", "tokenizer.json", "vocabulary.spm"
 # What ends a turn in the templates of the known families: a poor choice for padding.
 _ENDS = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "</s>", "<|endoftext|>")
 _LLAMA3 = (
@@ -127,6 +128,48 @@ class ChatTokenizer:
         self._codec.save(folder)
         text = json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n"
         (folder / SETTINGS).write_text(text, encoding="utf-8")
+
+    def hugging_face_files(self) -> dict[str, dict] | None:
+        """Returns tokenizer.json and tokenizer_config.json; None for a model of SentencePiece."""
+        if not isinstance(self._codec, _Fast):
+            return None
+        texts = {token: text for text, token in self.control.items()}
+        options = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": texts.get(self.begin),
+            "eos_token": texts[self.end],
+            "pad_token": texts.get(self.pad) or self.decode([self.pad], control=True),
+            "clean_up_tokenization_spaces": False,
+        }
+        if self.begin is not None and self._codec.begins_with() is None:
+            options["add_bos_token"] = True
+        return {
+            TOKENS: json.loads(self._codec.tokenizer.to_str()),
+            "tokenizer_config.json": options,
+        }
+
+    def keras_layer(self, kind: type) -> keras.layers.Layer:
+        """Returns the same as a layer of KerasHub.
+
+        Args:
+            kind: Its class.
+
+        Raises:
+            Exception: The class takes another kind of vocabulary, or other control tokens.
+        """
+        if isinstance(self._codec, _SentencePieces):
+            return kind(self._codec.proto)
+        content = json.loads(self._codec.tokenizer.to_str())
+        vocabulary = dict(content["model"]["vocab"])
+        vocabulary |= {token["content"]: token["id"] for token in content["added_tokens"]}
+        merges = [m if isinstance(m, str) else " ".join(m) for m in content["model"]["merges"]]
+        options: dict = {"unsplittable_tokens": sorted(self.control)}
+        if "eos_token" in inspect.signature(kind).parameters:  # of Llama 3
+            texts = {token: text for text, token in self.control.items()}
+            end = texts[self.end]
+            options = {"bos_token": texts.get(self.begin, end), "eos_token": end}
+            options["misc_special_tokens"] = set(self.control)
+        return kind(vocabulary=vocabulary, merges=merges, **options)
 
 
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
@@ -279,8 +322,6 @@ class _SentencePieces:
         control: Its control tokens.
     """
 
-    FILE = "vocabulary.spm"
-
     def __init__(self, proto: bytes, control: dict[str, int]):
         import sentencepiece
 
@@ -300,7 +341,7 @@ class _SentencePieces:
     @classmethod
     def load(cls, folder: Path) -> "_SentencePieces":
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        return cls((folder / cls.FILE).read_bytes(), settings["control"])
+        return cls((folder / PIECES).read_bytes(), settings["control"])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         # The library takes its symbols out of any text; cut in two, they are characters.
@@ -327,4 +368,4 @@ class _SentencePieces:
         return self.proto
 
     def save(self, folder: Path) -> None:
-        (folder / self.FILE).write_bytes(self.proto)
+        (folder / PIECES).write_bytes(self.proto)

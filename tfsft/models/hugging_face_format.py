@@ -1,0 +1,203 @@
+"""Language models in the format of Hugging Face: their weights by name, and the whole folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfsft.errors import UserError
+from tfsft.models.chat_tokenizer import ChatTokenizer
+
+# KerasHub's class, what Hugging Face calls it, and its class there
+_LLAMA_TYPES = {
+    "Llama3Backbone": ("llama", "LlamaForCausalLM"),
+    "MistralBackbone": ("mistral", "MistralForCausalLM"),
+    "QwenBackbone": ("qwen2", "Qwen2ForCausalLM"),
+    "Qwen3Backbone": ("qwen3", "Qwen3ForCausalLM"),
+}
+_POSITIONS = {"llama": 8192, "mistral": 32768, "qwen2": 32768, "qwen3": 40960}
+_LINEAR_ROPE = ("rope_scaling_factor", "rope_position_scaling_factor")
+
+
+def save_hugging_face(
+    model: keras.Model,
+    tokenizer: ChatTokenizer,
+    folder: str | Path,
+    *,
+    template: str,
+    stop: tuple[int, ...],
+    positions: int | None = None,
+) -> None:
+    """Writes a causal language model as a folder that transformers and `load_causal_lm` load.
+
+    Args:
+        model: KerasHub's, with a layer named `backbone`; low-rank updates are merged.
+        tokenizer: Of the model.
+        folder: Exists.
+        template: Its chat template, in Jinja.
+        stop: Tokens that end an answer.
+        positions: How many tokens it was made for; None: as usual for the family.
+
+    Raises:
+        UserError: Hugging Face has no such model, or KerasHub does not read it from there.
+    """
+    folder = Path(folder)
+    backbone = model.get_layer("backbone")
+    config, tensors = _contents(backbone, positions)
+    files = tokenizer.hugging_face_files()
+    if files is None:
+        raise _not_possible(
+            "Its tokenizer is a model of SentencePiece, which has no tokenizer.json."
+        )
+    files["tokenizer_config.json"] |= {"chat_template": template}
+    if config.get("max_position_embeddings"):
+        files["tokenizer_config.json"]["model_max_length"] = config["max_position_embeddings"]
+    tokens = {
+        "bos_token_id": tokenizer.begin,
+        "eos_token_id": list(stop) if len(stop) > 1 else stop[0],
+        "pad_token_id": tokenizer.pad,
+    }
+    files["config.json"] = config | tokens | {"torch_dtype": backbone.variable_dtype}
+    files["generation_config.json"] = {"do_sample": False} | tokens
+    for name, content in files.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+    from safetensors.numpy import save_file
+
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_exactly(backbone: keras.Model, preset: str) -> None:
+    """Loads the weights of a Llama-type backbone again: KerasHub rounds Mistral's to float16."""
+    from keras_hub.src.utils.transformers.safetensor_utils import SafetensorLoader
+
+    with SafetensorLoader(preset) as loader:
+        for name, variable in _llama_variables(backbone).items():
+            tensor = loader.get_tensor(name)
+            if "embed_tokens" not in name:
+                tensor = tensor.T.reshape(variable.shape)
+            variable.assign(tensor)
+
+
+def _contents(
+    backbone: keras.Model, positions: int | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what belongs into config.json, and the tensors."""
+    family = type(backbone).__name__
+    if family == "GPT2Backbone":
+        return _gpt2(backbone)
+    if family not in _LLAMA_TYPES:
+        raise _not_possible(f"The run's model is a {family}.")
+    kind, architecture = _LLAMA_TYPES[family]
+    linear = [name for name in _LINEAR_ROPE if getattr(backbone, name, 1.0) != 1.0]
+    if linear:
+        raise _not_possible(f"Its positions are scaled ({linear[0]}), which would be lost.")
+    config = {
+        "architectures": [architecture],
+        "model_type": kind,
+        "vocab_size": backbone.vocabulary_size,
+        "hidden_size": backbone.hidden_dim,
+        "intermediate_size": backbone.intermediate_dim,
+        "num_hidden_layers": backbone.num_layers,
+        "num_attention_heads": backbone.num_query_heads,
+        "num_key_value_heads": backbone.num_key_value_heads,
+        "max_position_embeddings": positions or _POSITIONS[kind],
+        "rms_norm_eps": backbone.layer_norm_epsilon,
+        "rope_theta": backbone.rope_max_wavelength,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": bool(getattr(backbone, "tie_word_embeddings", False)),
+    }
+    head = getattr(backbone, "head_dim", None) or backbone.hidden_dim // backbone.num_query_heads
+    config["head_dim"] = head
+    if kind == "llama":
+        config |= {"attention_bias": False, "mlp_bias": False}
+        config["rope_scaling"] = _llama3_rope(backbone)
+        if config["rope_scaling"] and not positions:
+            config["max_position_embeddings"] = 131072
+    elif kind == "mistral":
+        config["sliding_window"] = backbone.sliding_window
+    else:
+        windows = "use_sliding_window_attention" if kind == "qwen2" else "sliding_window_size"
+        if getattr(backbone, windows):
+            raise _not_possible("All its layers see a sliding window, which would be lost.")
+        config |= {"use_sliding_window": False, "sliding_window": None}
+        config["max_window_layers"] = backbone.num_layers
+        if kind == "qwen3":
+            config["attention_bias"] = False
+    tensors = {}
+    for name, variable in _llama_variables(backbone).items():
+        array = np.asarray(keras.ops.convert_to_numpy(variable))
+        if name.endswith("o_proj.weight"):  # from heads and their width
+            array = array.reshape(-1, array.shape[-1]).T
+        elif name.endswith(".bias"):
+            array = array.reshape(-1)
+        elif array.ndim > 1 and "embed_tokens" not in name:
+            array = array.reshape(array.shape[0], -1).T
+        tensors[name] = np.ascontiguousarray(array)
+    return config, tensors
+
+
+def _llama_variables(backbone: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the weights of a Llama, Mistral or Qwen by their names at Hugging Face."""
+    embedding = backbone.get_layer("token_embedding")
+    found = {"model.embed_tokens.weight": embedding.embeddings}
+    if not embedding.tie_weights:
+        found["lm_head.weight"] = embedding.reverse_embeddings
+    for i in range(backbone.num_layers):
+        layer = backbone.get_layer(f"transformer_layer_{i}")
+        attention = layer._self_attention_layer
+        parts = {
+            "input_layernorm.weight": layer._self_attention_layernorm.scale,
+            "post_attention_layernorm.weight": layer._feedforward_layernorm.scale,
+            "mlp.gate_proj.weight": layer._feedforward_gate_dense.kernel,
+            "mlp.up_proj.weight": layer._feedforward_intermediate_dense.kernel,
+            "mlp.down_proj.weight": layer._feedforward_output_dense.kernel,
+            "self_attn.o_proj.weight": attention._output_dense.kernel,
+        }
+        for short, name in (("q", "query"), ("k", "key"), ("v", "value")):
+            dense = getattr(attention, f"_{name}_dense")
+            parts[f"self_attn.{short}_proj.weight"] = dense.kernel
+            if dense.bias is not None:  # of Qwen2
+                parts[f"self_attn.{short}_proj.bias"] = dense.bias
+            norm = getattr(attention, f"_{name}_dense_layer_norm", None)
+            if norm is not None:  # of Qwen3
+                parts[f"self_attn.{short}_norm.weight"] = norm.scale
+        found |= {f"model.layers.{i}.{name}": variable for name, variable in parts.items()}
+    found["model.norm.weight"] = backbone.get_layer("sequence_output_layernorm").scale
+    return found
+
+
+def _llama3_rope(backbone: keras.Model) -> dict[str, Any] | None:
+    if backbone.rope_frequency_adjustment_factor is None:
+        return None
+    return {
+        "rope_type": "llama3",
+        "factor": backbone.rope_frequency_adjustment_factor,
+        "low_freq_factor": backbone.rope_low_freq_factor,
+        "high_freq_factor": backbone.rope_high_freq_factor,
+        "original_max_position_embeddings": backbone.rope_pretraining_sequence_length,
+    }
+
+
+def _gpt2(backbone: keras.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    from keras_hub.src.utils.transformers.export.gpt2 import get_gpt2_config, get_gpt2_weights_map
+
+    config = get_gpt2_config(backbone) | {"architectures": ["GPT2LMHeadModel"]}
+    config |= {"tie_word_embeddings": True}
+    tensors = get_gpt2_weights_map(backbone)
+    return config, {
+        name: np.ascontiguousarray(keras.ops.convert_to_numpy(tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+def _not_possible(what: str) -> UserError:
+    return UserError(
+        f"{what} It cannot be written for Hugging Face.",
+        "Llama, Mistral, Qwen2, Qwen3 and GPT-2, with a tokenizer of byte pairs or a "
+        "tokenizer.json.",
+        "Use --format keras, which takes every family.",
+    )
