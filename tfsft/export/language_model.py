@@ -49,7 +49,7 @@ def export_language_model(run: str | Path, out: str | Path, format: str) -> Expo
             f"tfsft export {run} --format saved_model",
         )
     predictor = ChatPredictor(run, task)
-    notes = []
+    notes, readable = [], True
     template = predictor.encoder.template.portable
     if template is None:
         template = task["template"]
@@ -79,7 +79,7 @@ def export_language_model(run: str | Path, out: str | Path, format: str) -> Expo
         difference = _compare(predictor, beside)
         if not difference <= TOLERANCE:
             raise answers_differently(run, difference, TOLERANCE)
-    return Exported(out, len(PROMPTS), difference, _usage(out, format), tuple(notes))
+    return Exported(out, len(PROMPTS), difference, _usage(out, format, readable), tuple(notes))
 
 
 def _compare(predictor: ChatPredictor, folder: Path) -> float:
@@ -100,6 +100,7 @@ def _compare(predictor: ChatPredictor, folder: Path) -> float:
         ids = predictor.encoder.prompt(messages)
         if encoder.prompt(messages) != ids:
             return np.inf
+        ids = ids[: predictor.task["max_length"]]
         ours, theirs = (_logits(model, ids) for model in (predictor.model, written.model))
         largest = max(largest, float(np.abs(ours - theirs).max()))
     return largest
@@ -122,10 +123,12 @@ def _policy(policy: keras.DTypePolicy) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _usage(folder: Path, format: str) -> str:
+def _usage(folder: Path, format: str, readable: bool) -> str:
     """Returns lines of Python that load what was written."""
     if format == "keras":
-        return f"import keras_hub\nmodel = keras_hub.models.CausalLM.from_preset({str(folder)!r})"
+        load = "keras_hub.models.CausalLM.from_preset"
+        options = "" if readable else ", preprocessor=None"
+        return f"import keras_hub\nmodel = {load}({str(folder)!r}{options})"
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r})\n"
