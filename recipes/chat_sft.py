@@ -57,6 +57,8 @@ class Config:
         lora_rank: Train low-rank updates of so many dimensions instead of the backbone's weights;
             0 trains the weights.
         lora_alpha: Scale of these updates, divided by the rank.
+        lora_variant: `rslora` divides by the root of the rank, which keeps high ranks learning;
+            `dora` trains the length of each output's weights apart from their direction.
         lora_targets: Projections that get one, with commas: query, key, value, output,
             feedforward; or all.
         dropout: Share dropped before the low-rank updates in training.
@@ -107,6 +109,7 @@ class Config:
     packing: bool = False
     lora_rank: Annotated[int, "0.."] = 8
     lora_alpha: Annotated[float, ">0.."] = 16.0
+    lora_variant: Literal["lora", "rslora", "dora"] = "lora"
     lora_targets: str = "query,value"
     dropout: Annotated[float, "0..<1"] = 0.0
     unfreeze: str = "all"
@@ -229,6 +232,7 @@ def main(config: Config, run: training.Run) -> None:
                 models.parse_targets(config.lora_targets),
                 dropout=config.dropout,
                 seed=config.seed,
+                variant=config.lora_variant,
             )
         else:
             trained = models.unfreeze(model, config.unfreeze)

@@ -49,6 +49,8 @@ class Config:
         lora_rank: Train low-rank updates of so many dimensions instead of the backbone's weights;
             0 trains the weights.
         lora_alpha: Scale of these updates, divided by the rank.
+        lora_variant: `rslora` divides by the root of the rank, which keeps high ranks learning;
+            `dora` trains the length of each output's weights apart from their direction.
         lora_targets: Projections that get one, with commas: query, key, value, output,
             feedforward; or all.
         epochs: Passes over the data in each phase.
@@ -94,6 +96,7 @@ class Config:
     gradual: Annotated[int, "0.."] = 0
     lora_rank: Annotated[int, "0.."] = 0
     lora_alpha: Annotated[float, ">0.."] = 16.0
+    lora_variant: Literal["lora", "rslora", "dora"] = "lora"
     lora_targets: str = "query,value"
     epochs: Annotated[int, "1.."] = 4
     max_steps: Annotated[int, "0.."] = 0
@@ -216,6 +219,7 @@ def main(config: Config, run: training.Run) -> None:
                 models.parse_targets(config.lora_targets),
                 dropout=config.backbone_dropout,
                 seed=config.seed,
+                variant=config.lora_variant,
             )
     run.begin(
         model,

@@ -16,7 +16,7 @@ from tfsft import models
 from tfsft.data.pipeline import Pipeline
 from tfsft.data.plan import BatchPlan
 from tfsft.errors import UsageError, UserError
-from tfsft.models.lora import adapted, projections
+from tfsft.models.lora import Form, adapted, projections
 from tfsft.training import FineTuner, make_optimizer
 from tfsft.training.checkpoints import restore, state_of
 
@@ -446,7 +446,7 @@ def test_an_adapter_goes_round(family, tiny_text, text_classifier, pack, tmp_pat
     assert counts == models.count_parameters(model)
     assert values(other.trainable_weights).keys() == values(model.trainable_weights).keys()
     loaded = adapted(other.get_layer("backbone"))[0].adapter
-    assert (loaded.rank, loaded.scale, loaded.dropout) == (RANK, SCALE, 0.1)
+    assert loaded.form == Form(RANK, ALPHA, 0.1)
 
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "some/encoder"
@@ -530,9 +530,10 @@ def without(part):
         ({"without": ["adapter_model.safetensors"]}, "There is no .*adapter_model.safetensors"),
         ({"config": {"r": "many"}}, "cannot be read"),
         ({"config": {"r": 4}}, r"has the shape \(2, 8\).\nExpected \(4, 8\)"),
-        ({"config": {"use_rslora": True}}, "not plain LoRA: use_rslora"),
-        ({"config": {"alpha_pattern": {"key": 3}}}, "not plain LoRA: alpha_pattern"),
-        ({"config": {"peft_type": "IA3"}}, "not plain LoRA: peft_type IA3"),
+        ({"config": {"use_qalora": True}}, "does not compute: use_qalora"),
+        ({"config": {"use_dora": True}}, "lora_magnitude_vector is missing"),
+        ({"config": {"alpha_pattern": {"key": 3}}}, "does not compute: alpha_pattern"),
+        ({"config": {"peft_type": "IA3"}}, "does not compute: peft_type IA3"),
         ({"config": {"init_lora_weights": "pissa"}}, "init_lora_weights pissa"),
         ({"tensors": without("0.output.dense.lora_B")}, "lora_B.weight is missing"),
         ({"tensors": without("layer.1.")}, "for a smaller model.*layer.1.attention"),

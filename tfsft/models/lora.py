@@ -3,6 +3,10 @@
 A projection x W + b becomes x W + (alpha / rank) x A B + b, with A [in, rank] and B [rank, out] on
 the whole projection, as in the paper and in PEFT. Keras's own `enable_lora` factorises the kernel
 of an EinsumDense along its last axis: another, larger update, which does not survive a reload.
+
+Two variants: rank-stabilised scaling (arXiv:2312.03732) has alpha / sqrt(rank) for alpha / rank.
+DoRA (arXiv:2402.09353) trains a length m for each output besides: a projection is
+m (W + (alpha / rank) A B) / |W + (alpha / rank) A B|, with the norm of each output's weights.
 """
 
 import string
@@ -17,6 +21,7 @@ from keras import ops
 from tfsft.errors import UsageError, UserError, nearest
 from tfsft.models.freezing import Counts, count_parameters
 
+VARIANTS = ("lora", "rslora", "dora")
 TARGETS = ("query", "key", "value", "output", "feedforward")
 # What KerasHub calls the projections of a transformer's block.
 _ATTENTION = {"query": "query", "key": "key", "value": "value", "attention_output": "output"}
@@ -30,6 +35,7 @@ def add_lora(
     targets: Sequence[str] = ("query", "value"),
     dropout: float = 0.0,
     seed: int = 0,
+    variant: str = "lora",
 ) -> Counts:
     """Freezes the layer `backbone` inside a model and lets low-rank updates of it train instead.
 
@@ -40,18 +46,26 @@ def add_lora(
         model: A model with a layer named `backbone`, a transformer. It needs compiling again
             afterwards.
         rank: Rank of each update.
-        alpha: The updates are scaled by `alpha / rank`.
+        alpha: The updates are scaled by `alpha / rank`, with rslora by `alpha / sqrt(rank)`.
         targets: Which projections of every block get one: `query`, `key`, `value`, `output` (of the
             attention), `feedforward` (all of its projections); or `all`.
         dropout: Share of what goes into the updates that is dropped in training.
         seed: Of A and of the dropout.
+        variant: `lora`; `rslora`, with rank-stabilised scaling; or `dora`, which trains the length
+            of each output's weights apart from their direction.
 
     Returns:
         The parameters of the whole model, updates and head included.
 
     Raises:
-        UsageError: There is no such target, or not in this backbone; or it has updates already.
+        UsageError: There is no such variant; or no such target, or not in this backbone; or it has
+            updates already.
     """
+    if variant not in VARIANTS:
+        raise UsageError(
+            f"There is no variant of LoRA '{variant}'.{nearest(variant, VARIANTS)}",
+            f"Variants: {', '.join(VARIANTS)}.",
+        )
     if rank < 1:
         raise UsageError(f"LoRA of rank {rank} was asked for.", "A rank is a whole number from 1.")
     wanted = {target.strip() for target in targets}
@@ -70,7 +84,8 @@ def add_lora(
             f"It has: {', '.join(has)}." if has else "LoRA is for transformers.",
         )
     chosen = [layer for layer, role in found.items() if {role, "all"} & wanted]
-    return put_on(model, chosen, rank, alpha, dropout, seed)
+    form = Form(rank, alpha, dropout, stabilised=variant == "rslora", lengths=variant == "dora")
+    return put_on(model, chosen, form, seed)
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
@@ -98,10 +113,11 @@ def merge_lora(model: keras.Model) -> None:
     backbone = model.get_layer("backbone")
     for layer in adapted(backbone):
         adapter = layer.adapter
-        kernel = np.asarray(layer.kernel).astype("float32")
-        layer.kernel.assign(kernel + _Einsums(layer).kernel(adapter.scale, adapter.a, adapter.b))
+        layer.kernel.assign(adapter.merged(layer.kernel))
         # What was compiled before goes on adding x A B: now nothing.
         adapter.b.assign(np.zeros(adapter.b.shape))
+        if adapter.lengths is not None:
+            adapter.lengths.assign(adapter.norms(layer.kernel))
         adapter.take_off(layer)
     backbone.trainable = False
     _forget_compiled(model)
@@ -126,13 +142,32 @@ def lora_off(model: keras.Model) -> Iterator[None]:
         _forget_compiled(model)
 
 
+@dataclass(frozen=True)
+class Form:
+    """What the updates of a model have in common.
+
+    Args:
+        rank: Of each.
+        alpha: Their scale, before it is divided.
+        dropout: Share of what goes into them that is dropped in training.
+        stabilised: Divided by the root of the rank, instead of the rank.
+        lengths: The length of each output's weights trains too (DoRA).
+    """
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    stabilised: bool = False
+    lengths: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What A B is multiplied by."""
+        return self.alpha / (self.rank**0.5 if self.stabilised else self.rank)
+
+
 def put_on(
-    model: keras.Model,
-    layers: Sequence[keras.layers.Layer],
-    rank: int,
-    alpha: float,
-    dropout: float,
-    seed: int,
+    model: keras.Model, layers: Sequence[keras.layers.Layer], form: Form, seed: int
 ) -> Counts:
     """Puts an update on each of these projections; freezes all else of the backbone."""
     backbone = model.get_layer("backbone")
@@ -143,7 +178,7 @@ def put_on(
             "Merge them with merge_lora first, or build the model anew.",
         )
     for i, layer in enumerate(layers):
-        _Adapter.put_on(layer, rank, alpha / rank, dropout, seed + i)
+        _Adapter.put_on(layer, form, seed + i)
     _train_only(backbone, layers)
     _forget_compiled(model)
     return count_parameters(model)
@@ -193,6 +228,11 @@ class _Einsums:
         size = dict(zip(kernel, layer.kernel.shape, strict=True))
         self.shapes = [size[letter] for letter in into], [size[letter] for letter in out]
         self._product = f"{into}{rank},{rank}{out}->{kernel}"
+        self._into = [kernel.index(letter) for letter in into]
+        # The result from its first output axis on; what a number for each output is spread over.
+        spread = result[min(result.index(letter) for letter in out) :] if out else ""
+        self._order = [out.index(letter) for letter in spread if letter in out]
+        self._spread = [size[letter] if letter in out else 1 for letter in spread]
 
     @staticmethod
     def fit(layer: keras.layers.Layer) -> bool:
@@ -200,12 +240,23 @@ class _Einsums:
         kinds = (keras.layers.Dense, keras.layers.EinsumDense)
         return isinstance(layer, kinds) and not layer.quantization_mode and _Einsums(layer).plain
 
-    def kernel(self, scale: float, a: keras.Variable, b: keras.Variable) -> np.ndarray:
-        """Returns the update in the kernel's own shape, float32."""
+    def product(self, a: keras.KerasTensor, b: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns A B in the kernel's own shape."""
         into, out = self.shapes
-        a, b = (np.asarray(x).astype("float32") for x in (a, b))
-        product = np.einsum(self._product, a.reshape(*into, -1), b.reshape(-1, *out))
-        return scale * product
+        return ops.einsum(self._product, ops.reshape(a, (*into, -1)), ops.reshape(b, (-1, *out)))
+
+    def norms(self, kernel: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns the length of each output's weights, `[out]`: heads x size counts as one axis."""
+        return ops.reshape(ops.sqrt(ops.sum(ops.square(kernel), self._into)), (-1,))
+
+    def spread(self, values: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns a number for each output, `[out]`, in a shape that goes with the result."""
+        values = ops.reshape(values, self.shapes[1])
+        return ops.reshape(ops.transpose(values, self._order), self._spread)
+
+    def spread_kernel(self, values: np.ndarray) -> np.ndarray:
+        """Returns a number for each output, `[out]`, in a shape that goes with the kernel."""
+        return np.expand_dims(np.reshape(values, self.shapes[1]), self._into)
 
 
 @dataclass(frozen=True)
@@ -214,48 +265,85 @@ class _Adapter:
 
     a: keras.Variable  # [in, rank]
     b: keras.Variable  # [rank, out]
-    scale: float
-    dropout: float
+    lengths: keras.Variable | None  # [out]
+    form: Form
     seeds: keras.random.SeedGenerator | None
     einsums: _Einsums
 
     @property
-    def rank(self) -> int:
-        return self.a.shape[1]
+    def weights(self) -> list[keras.Variable]:
+        """What trains."""
+        return [weight for weight in (self.a, self.b, self.lengths) if weight is not None]
 
-    def update(self, x: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
-        """Returns scale x A B, without ever making the product of A and B."""
+    def __call__(
+        self, layer: keras.layers.Layer, x: keras.KerasTensor, training: bool | None
+    ) -> keras.KerasTensor:
+        """Returns what a projection computes with its update, before bias and activation."""
+        plain = base = layer.project(x)
         if self.seeds and training:
-            x = keras.random.dropout(x, self.dropout, seed=self.seeds)
+            x = keras.random.dropout(x, self.form.dropout, seed=self.seeds)
+            base = layer.project(x) if self.lengths is not None else base
+        update = self.update(x)
+        if self.lengths is None:
+            return plain + update
+        # The norm counts as a constant, as in the paper. An output without weights stays zero.
+        norms = ops.stop_gradient(self.norms(layer.kernel))
+        factors = ops.divide_no_nan(ops.cast(self.lengths, "float32"), norms)
+        # What is dropped counts in the change alone, as in PEFT: A B and all that m does.
+        change, factors = (
+            ops.cast(self.einsums.spread(y), plain.dtype) for y in (factors - 1.0, factors)
+        )
+        return plain + change * base + factors * update
+
+    def update(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns scale x A B, without ever making the product of A and B."""
         into, out = self.einsums.shapes
-        narrow = ops.einsum(self.einsums.down, x, ops.reshape(self.a, (*into, -1))) * self.scale
+        narrow = ops.einsum(self.einsums.down, x, ops.reshape(self.a, (*into, -1)))
+        narrow = narrow * self.form.scale
         return ops.einsum(self.einsums.up, narrow, ops.reshape(self.b, (-1, *out)))
 
+    def norms(self, kernel: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns the length of each output's weights with the update, `[out]`, float32."""
+        kernel, a, b = (ops.cast(x, "float32") for x in (kernel, self.a, self.b))
+        return self.einsums.norms(kernel + self.form.scale * self.einsums.product(a, b))
+
+    def merged(self, kernel: keras.Variable) -> np.ndarray:
+        """Returns the kernel with the update in it, float32."""
+        a, b = (ops.cast(x, "float32") for x in (self.a, self.b))
+        changed = np.asarray(kernel).astype("float32")
+        changed = changed + self.form.scale * np.asarray(self.einsums.product(a, b))
+        if self.lengths is None:
+            return changed
+        factors = ops.divide_no_nan(ops.cast(self.lengths, "float32"), self.norms(kernel))
+        return changed * self.einsums.spread_kernel(np.asarray(factors))
+
     @staticmethod
-    def put_on(
-        layer: keras.layers.Layer, rank: int, scale: float, dropout: float, seed: int
-    ) -> None:
+    def put_on(layer: keras.layers.Layer, form: Form, seed: int) -> None:
         """Gives a layer new weights, and the class that uses them."""
         into, out = sizes(layer)
         bound = into**-0.5  # Kaiming's uniform distribution with a = sqrt(5)
         start = keras.initializers.RandomUniform(-bound, bound, seed=seed)
-        seeds = None
+        seeds = lengths = None
         layer._tracker.unlock()
-        a = layer.add_weight((into, rank), start, "float32", name="lora_a")
-        b = layer.add_weight((rank, out), "zeros", "float32", name="lora_b")
-        if dropout:
+        a = layer.add_weight((into, form.rank), start, "float32", name="lora_a")
+        b = layer.add_weight((form.rank, out), "zeros", "float32", name="lora_b")
+        if form.lengths:
+            lengths = layer.add_weight((out,), "ones", "float32", name="lora_magnitude")
+        if form.dropout:
             with keras.name_scope(layer.name, caller=layer):
                 seeds = keras.random.SeedGenerator(seed, name="lora_dropout")
             layer._tracker.add_to_store("seed_generators", seeds)
         layer._tracker.lock()
-        layer.adapter = _Adapter(a, b, scale, dropout, seeds, _Einsums(layer))
+        layer.adapter = _Adapter(a, b, lengths, form, seeds, _Einsums(layer))
+        if lengths is not None:
+            lengths.assign(layer.adapter.norms(layer.kernel))
         # The graph of a model holds the layer itself: only its class can change.
         layer.__class__ = _WITH[type(layer)]
 
     def take_off(self, layer: keras.layers.Layer) -> None:
         """Makes a layer what it was."""
-        layer._untrack_variable(self.a)
-        layer._untrack_variable(self.b)
+        for weight in self.weights:
+            layer._untrack_variable(weight)
         layer._tracker.untrack(self.seeds)
         del layer.adapter
         layer.__class__ = type(layer).__bases__[-1]
@@ -267,19 +355,20 @@ class _Adapted:
     adapter: _Adapter
 
     def call(self, inputs, training=None):  # noqa: ANN001
-        x = self.project(inputs) + self.adapter.update(inputs, training)
+        x = self.adapter(self, inputs, training)
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
 
     def save_own_variables(self, store) -> None:  # noqa: ANN001
         super().save_own_variables(store)
-        store["lora_a"], store["lora_b"] = self.adapter.a, self.adapter.b
+        for weight in self.adapter.weights:
+            store[weight.name] = weight
 
     def load_own_variables(self, store) -> None:  # noqa: ANN001
         super().load_own_variables(store)
-        self.adapter.a.assign(store["lora_a"])
-        self.adapter.b.assign(store["lora_b"])
+        for weight in self.adapter.weights:
+            weight.assign(store[weight.name])
 
     def get_config(self) -> dict:
         raise UserError(
@@ -324,7 +413,7 @@ def _train_only(backbone: keras.Model, layers: Sequence[keras.layers.Layer]) -> 
             visit(inner)
 
     visit(backbone)
-    updates = {id(w) for layer in layers for w in (layer.adapter.a, layer.adapter.b)}
+    updates = {id(w) for layer in layers for w in layer.adapter.weights}
     for weight in backbone.trainable_weights:
         weight.trainable = id(weight) in updates
 

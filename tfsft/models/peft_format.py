@@ -9,7 +9,7 @@ import numpy as np
 
 from tfsft.errors import UserError
 from tfsft.models.freezing import Counts
-from tfsft.models.lora import adapted, projections, put_on, sizes
+from tfsft.models.lora import Form, adapted, projections, put_on, sizes
 
 CONFIG, WEIGHTS, HEAD = "adapter_config.json", "adapter_model.safetensors", "head.safetensors"
 _PREFIX = "base_model.model."
@@ -47,6 +47,11 @@ _LLAMA = {
     "feedforward_intermediate_dense": "mlp.up_proj",
     "feedforward_output_dense": "mlp.down_proj",
 }
+_GEMMA = {name: module for name, module in _LLAMA.items() if module.startswith("self_attn")} | {
+    "ffw_gating": "mlp.gate_proj",
+    "ffw_gating_2": "mlp.up_proj",
+    "ffw_linear": "mlp.down_proj",
+}
 _ALBERT_BLOCK = "encoder.albert_layer_groups.{}.albert_layers.{}"
 # What transformers calls the encoder within a model with a head, a block, and what is in it.
 _FAMILIES = {
@@ -55,14 +60,28 @@ _FAMILIES = {
     "DistilBertBackbone": ("distilbert", "transformer.layer.{}", _DISTILBERT),
     "RobertaBackbone": ("roberta", "encoder.layer.{}", _BERT),
     "XLMRobertaBackbone": ("roberta", "encoder.layer.{}", _BERT),
+    "GemmaBackbone": ("model", "layers.{}", _GEMMA),  # and Gemma 2
+    "Gemma3Backbone": ("model", "layers.{}", _GEMMA),
     "LlamaBackbone": ("model", "layers.{}", _LLAMA),
     "Llama3Backbone": ("model", "layers.{}", _LLAMA),
     "MistralBackbone": ("model", "layers.{}", _LLAMA),
+    "MixtralBackbone": ("model", "layers.{}", _LLAMA),  # the attention; experts have no updates
     "QwenBackbone": ("model", "layers.{}", _LLAMA),
+    "Qwen3Backbone": ("model", "layers.{}", _LLAMA),
+    "Qwen3MoeBackbone": ("model", "layers.{}", _LLAMA),
 }
 _CAUSAL = "model"  # what such a family is called within a causal language model
+# What PEFT calls the weights of an update, in the order that they have here.
+_TENSORS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 # Variants of LoRA that compute something else from the same weights.
-_VARIANTS = ("use_rslora", "use_dora", "use_qalora", "alpha_pattern", "rank_pattern")
+_VARIANTS = (
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "rank_pattern",
+    "lora_bias",
+)
 # Other ways to begin change the weights of the backbone too.
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
@@ -99,24 +118,25 @@ def save_adapter(model: keras.Model, folder: str | Path, base: str) -> None:
     for layer in layers:
         module = _module(backbone, layer)
         modules.append(module)
-        for name, weight in (("lora_A", layer.adapter.a), ("lora_B", layer.adapter.b)):
+        for name, weight in zip(_TENSORS, layer.adapter.weights, strict=False):
             value = np.ascontiguousarray(np.asarray(weight).T)
-            tensors[f"{prefix}{module}.{name}.weight"] = value
-    first = layers[0].adapter
+            tensors[f"{prefix}{module}.{name}"] = value
+    form = layers[0].adapter.form
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if causal else "FEATURE_EXTRACTION",
         "base_model_name_or_path": base,
-        "r": first.rank,
-        "lora_alpha": first.scale * first.rank,
-        "lora_dropout": first.dropout,
+        "r": form.rank,
+        "lora_alpha": form.alpha,
+        "lora_dropout": form.dropout,
+        "use_rslora": form.stabilised,
+        "use_dora": form.lengths,
         "target_modules": modules,
         "bias": "none",
         "inference_mode": True,
     }
     if _left_out(backbone, layers):
-        numbers = {int(re.findall("[0-9]+", layer.path)[-1]) for layer in layers}
-        config["layers_to_transform"] = sorted(numbers)
+        config["layers_to_transform"] = sorted({_block(module) for module in modules})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -128,8 +148,9 @@ def save_adapter(model: keras.Model, folder: str | Path, base: str) -> None:
 def load_adapter(model: keras.Model, folder: str | Path, seed: int = 0) -> Counts:
     """Puts saved updates on a model, as `add_lora` does, and its head where one was saved too.
 
-    The adapter is one of `save_adapter` or, for BERT, DistilBERT, RoBERTa, XLM-RoBERTa and ALBERT,
-    one that PEFT saved. When it cannot be used, the model stays as it was.
+    The adapter is one of `save_adapter` or, for the families that Hugging Face and KerasHub share,
+    one that PEFT saved: plain LoRA, with rank-stabilised scaling, or DoRA. When it cannot be used,
+    the model stays as it was.
 
     Args:
         model: Has a layer named `backbone` with the weights that the adapter was trained on.
@@ -145,13 +166,15 @@ def load_adapter(model: keras.Model, folder: str | Path, seed: int = 0) -> Count
     folder = Path(folder)
     config, tensors = _config(folder), _tensors(folder / WEIGHTS)
     backbone = model.get_layer("backbone")
-    rank, updates = config["r"], []
+    form, updates = _form(config), []
     for layer in projections(backbone):
-        keys = [f"{_module(backbone, layer)}.{name}.weight" for name in ("lora_A", "lora_B")]
+        into, out = sizes(layer)
+        shapes = {"lora_A.weight": (form.rank, into), "lora_B.weight": (out, form.rank)}
+        if form.lengths:
+            shapes["lora_magnitude_vector"] = (out,)
+        keys = {f"{_module(backbone, layer)}.{name}": shape for name, shape in shapes.items()}
         if any(key in tensors for key in keys):
-            into, out = sizes(layer)
-            shapes = {keys[0]: (rank, into), keys[1]: (out, rank)}
-            updates.append((layer, [_take(tensors, key, shapes[key]) for key in keys]))
+            updates.append((layer, [_take(tensors, key, shape) for key, shape in keys.items()]))
 
     # The name of the encoder within a model with a head says nothing about where weights belong.
     if tensors or not updates:
@@ -175,11 +198,10 @@ def load_adapter(model: keras.Model, folder: str | Path, seed: int = 0) -> Count
         )
     head = _saved_head(model, folder / HEAD)
 
-    dropout = config.get("lora_dropout") or 0.0
-    counts = put_on(model, layers, rank, config["lora_alpha"], dropout, seed)
-    for layer, (a, b) in updates:
-        layer.adapter.a.assign(a.T)
-        layer.adapter.b.assign(b.T)
+    counts = put_on(model, layers, form, seed)
+    for layer, saved in updates:
+        for weight, value in zip(layer.adapter.weights, saved, strict=True):
+            weight.assign(value.T)
     for weight, value in head:
         weight.assign(value)
     return counts
@@ -192,6 +214,12 @@ def _module(backbone: keras.Model, layer: keras.layers.Layer) -> str:
         return layer.path.replace("/", ".")
     _, block, names = family
     return f"{block.format(*re.findall('[0-9]+', layer.path))}.{names[layer.name]}"
+
+
+def _block(module: str) -> int:
+    """Returns the number of the block that a module is in, as PEFT reads it from the name."""
+    numbers = re.findall(r"\.([0-9]+)\.", module)
+    return int(numbers[-1] if numbers else re.findall("[0-9]+", module)[0])
 
 
 def _left_out(backbone: keras.Model, layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
@@ -220,11 +248,22 @@ def _config(folder: Path) -> dict:
         changed.append(f"init_lora_weights {config['init_lora_weights']}")
     if changed:
         raise UserError(
-            f"The adapter {folder} is not plain LoRA: {', '.join(changed)}.",
-            "Expected updates A B, each scaled by lora_alpha / r.",
+            f"The adapter {folder} is of a kind that tfsft does not compute: {', '.join(changed)}.",
+            "Expected updates A B, all scaled by lora_alpha / r (use_rslora: by lora_alpha / "
+            "sqrt(r)), with use_dora the lengths of each output's weights too.",
             "Merge such an adapter with PEFT, and use the merged model as the backbone.",
         )
     return config
+
+
+def _form(config: dict) -> Form:
+    return Form(
+        config["r"],
+        config["lora_alpha"],
+        config.get("lora_dropout") or 0.0,
+        stabilised=bool(config.get("use_rslora")),
+        lengths=bool(config.get("use_dora")),
+    )
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:

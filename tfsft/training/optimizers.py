@@ -8,7 +8,7 @@ import keras
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "lion", "muon")
 # Weight decay pulls matrices towards zero; biases and normalisation have no reason to be there.
-NOT_DECAYED = ("bias", "gamma", "beta", "scale", "embedding")
+NOT_DECAYED = ("bias", "gamma", "beta", "scale", "embedding", "magnitude")
 
 
 def make_optimizer(
