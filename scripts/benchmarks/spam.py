@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--backbone", default="minilm")
     parser.add_argument("--epochs", default="3")
     parser.add_argument("--max-length", default="128", help="tokens")
+    parser.add_argument("--truncate", default="middle", help="what longer texts lose")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--learning-rate", default="2e-4")
     parser.add_argument("--seed", default="0")
     args = parser.parse_args()
@@ -41,7 +43,7 @@ def main() -> None:
 
     run = Path(tempfile.mkdtemp(dir=args.folder, prefix="run-"))
     command = ["tfsft", "run", "recipes/text_cls.py", "--data", str(data), "--run-dir", str(run)]
-    for option in ("backbone", "epochs", "max_length", "learning_rate", "seed"):
+    for option in ("backbone", "epochs", "max_length", "truncate", "precision", "learning_rate", "seed"):
         command += [f"--{option.replace('_', '-')}", getattr(args, option)]
     subprocess.run(command, check=True)
     test = json.loads((run / "metrics.json").read_text())["test"]
