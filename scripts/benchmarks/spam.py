@@ -43,7 +43,8 @@ def main() -> None:
 
     run = Path(tempfile.mkdtemp(dir=args.folder, prefix="run-"))
     command = ["tfsft", "run", "recipes/text_cls.py", "--data", str(data), "--run-dir", str(run)]
-    for option in ("backbone", "epochs", "max_length", "truncate", "precision", "learning_rate", "seed"):
+    options = "backbone epochs max_length truncate precision learning_rate seed"
+    for option in options.split():
         command += [f"--{option.replace('_', '-')}", getattr(args, option)]
     subprocess.run(command, check=True)
     test = json.loads((run / "metrics.json").read_text())["test"]
