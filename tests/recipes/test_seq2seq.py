@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from seq2seq_families import WORDS, tiny_bart, tiny_t5
+from seq2seq_families import WORDS, hugging_face_bart, tiny_bart, tiny_t5
 
 from tfsft import data, models, training
 from tfsft.errors import UsageError, UserError
@@ -220,7 +220,7 @@ def test_cached_answers_are_those_of_the_whole_model(family, tmp_path):
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_t5_trains_and_its_loss_is_that_of_numpy_whatever_the_padding(tied, pairs, tmp_path):
     folder = tiny_t5(tmp_path / "t5", tied=tied)
-    config = options(pairs, str(folder), prefix="eve: ", learning_rate=1e-2)
+    config = options(pairs, str(folder), prefix="eve: ", epochs=3, learning_rate=1e-2)
     metrics = train(config, tmp_path / "run")
     assert metrics["test"]["perplexity"] < metrics["before"]["test"]["perplexity"] / 2
     predictor = load_predictor(tmp_path / "run")
@@ -269,6 +269,17 @@ def test_columns_are_found_by_name_or_named(bart, tmp_path):
     assert found == ["b0", "a0"]
     with pytest.raises(UserError, match="--input-column and --target-column"):
         texts("id,en,de,note\n" + rows)
+
+
+def test_a_bart_of_hugging_face_has_the_same_tokens(bart, tmp_path):
+    found = models.load_seq2seq_lm(f"{hugging_face_bart(tmp_path)}:random")
+    known = models.load_seq2seq_lm(bart)
+    text = [{"role": "user", "content": "ada <s> bob, cléo"}]
+    assert encoder_of(found).prompt(text) == encoder_of(known).prompt(text)
+    assert (found.start, found.end, found.decoder_start) == ((0,), (2,), (2, 0))
+    assert found.max_length == 48
+    ids = found.tokenizer.encode(["cléo jo"])[0]
+    assert found.tokenizer.decode(ids) == "cléo jo"
 
 
 def test_auto_says_what_it_would_take_and_what_to_give(monkeypatch, tmp_path):

@@ -10,11 +10,10 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 WORDS = ["ada", "bob", "cleo", "dan", "eve", "finn", "gil", "hal", "ida", "jo"]
 
 
-def tiny_bart(folder, *, positions=64, hidden=32, seed=0):
-    """Writes a BART of two blocks with random weights; returns the folder."""
-    import keras_hub
+def byte_pairs():
+    """Returns a trained tokenizer of byte pairs, whose ids begin as BART's do."""
     import tokenizers
-    from tokenizers import models, pre_tokenizers, trainers
+    from tokenizers import models, pre_tokenizers, processors, trainers
 
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -25,6 +24,38 @@ def tiny_bart(folder, *, positions=64, hidden=32, seed=0):
         show_progress=False,
     )
     trained.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    trained.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return trained
+
+
+def hugging_face_bart(folder):
+    """Writes what a BART of Hugging Face has beside its weights; returns the folder."""
+    trained = byte_pairs()
+    trained.save(str(Path(folder) / "tokenizer.json"))
+    options = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (Path(folder) / "tokenizer_config.json").write_text(json.dumps(options))
+    config = {
+        "model_type": "bart",
+        "vocab_size": trained.get_vocab_size(),
+        "num_hidden_layers": 1,
+        "encoder_attention_heads": 2,
+        "d_model": 16,
+        "encoder_ffn_dim": 32,
+        "dropout": 0.1,
+        "max_position_embeddings": 48,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    }
+    (Path(folder) / "config.json").write_text(json.dumps(config))
+    return Path(folder)
+
+
+def tiny_bart(folder, *, positions=64, hidden=32, seed=0):
+    """Writes a BART of two blocks with random weights; returns the folder."""
+    import keras_hub
+
+    trained = byte_pairs()
     content = json.loads(trained.to_str())["model"]
     merges = [" ".join(m) if isinstance(m, list) else m for m in content["merges"]]
     tokenizer = keras_hub.models.BartTokenizer(vocabulary=content["vocab"], merges=merges)
