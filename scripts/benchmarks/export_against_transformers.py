@@ -13,8 +13,8 @@ the starter smollm2 as it is, each by `--format hf`; and notes tokens and logits
 prompt and of the whole conversation.
 
 In float32 on a CPU, transformers 5.24.0 and torch 2.13.0: the largest difference of a logit is
-6.1e-6 for the tiny models (logits up to 5) and 7.9e-5 for smollm2 (logits up to 45); all
-tokens are equal.
+6.1e-6 for the tiny models (logits up to 5) and 7.9e-5 for smollm2 (logits up to 45); all tokens are
+equal.
 """
 
 import argparse
