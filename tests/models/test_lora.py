@@ -99,7 +99,7 @@ def as_matrix(name, kernel):
     kernel = np.asarray(kernel)
     if name == "key":
         return kernel.transpose(1, 0, 2).reshape(WIDTH, -1)
-    return kernel.reshape(-1, WIDTH) if name == "attention_output" else kernel.reshape(WIDTH, -1)
+    return kernel.reshape((-1, WIDTH) if "output" in name else (WIDTH, -1))
 
 
 def layer_input(name, x):
@@ -148,6 +148,98 @@ def test_gradients_of_a_and_b_are_those_of_the_formula(name, examples):
     flat, upstream = x.reshape(SIZE * TOKENS, -1), upstream.reshape(SIZE * TOKENS, -1)
     np.testing.assert_allclose(by_a, SCALE * flat.T @ (upstream @ b.T), atol=1e-4)
     np.testing.assert_allclose(by_b, SCALE * (flat @ a).T @ upstream, atol=1e-4)
+
+
+def train(model, seed=0):
+    """Sets every B to something, and every length to another, as training would."""
+    randomise(model, seed, size=0.1)
+    random = np.random.default_rng(seed)
+    for layer in adapted(model.get_layer("backbone")):
+        lengths = layer.adapter.lengths
+        if lengths is not None:
+            lengths.assign(np.asarray(lengths) * random.uniform(0.5, 1.5, lengths.shape))
+
+
+@pytest.mark.parametrize("variant", ["rslora", "dora"])
+def test_variants_compute_and_merge_to_what_numpy_computes(variant, examples):
+    model = toy()
+    plain = np.asarray(model(examples[0]))
+    models.add_lora(model, RANK, ALPHA, ("all",), variant=variant)
+    np.testing.assert_allclose(model(examples[0]), plain, atol=1e-6)
+    train(model)
+    expected = {}
+    for layer in adapted(model.get_layer("backbone")):
+        adapter = layer.adapter
+        scale = ALPHA / np.sqrt(RANK) if variant == "rslora" else SCALE
+        weights = as_matrix(layer.name, layer.kernel)
+        start = np.sqrt((weights**2).sum(0))
+        weights = weights + scale * np.asarray(adapter.a) @ np.asarray(adapter.b)
+        if variant == "dora":
+            assert 0.5 <= (np.asarray(adapter.lengths) / start).min() < 1
+            weights = weights * np.asarray(adapter.lengths) / np.sqrt((weights**2).sum(0))
+        expected[layer.name] = weights
+        x = layer_input(layer.name, examples[0])
+        if layer.name == "feedforward_output_dense":
+            x = np.concatenate([x, x], -1)[..., :7]
+        bias = 0 if layer.bias is None else np.asarray(layer.bias).reshape(-1)
+        result = x.reshape(SIZE, TOKENS, -1) @ weights + bias
+        result = np.tanh(result) if layer.name == "feedforward_intermediate_dense" else result
+        np.testing.assert_allclose(
+            np.asarray(layer(x)).reshape(result.shape), result, atol=3e-6, err_msg=layer.name
+        )
+    before = np.asarray(model(examples[0]))
+    traced = tf.function(model).get_concrete_function(examples[0])
+    models.merge_lora(model)
+    for name, weights in expected.items():
+        kernel = model.get_layer("backbone").get_layer(name).kernel
+        np.testing.assert_allclose(as_matrix(name, kernel), weights, atol=2e-6)
+    np.testing.assert_allclose(model(examples[0]), before, atol=1e-5)
+    np.testing.assert_allclose(traced(tf.constant(examples[0])), before, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["query", "key", "attention_output"])
+def test_gradients_of_dora_take_the_norm_as_a_constant(name, examples):
+    model = toy()
+    models.add_lora(model, RANK, ALPHA, ("all",), variant="dora")
+    train(model)
+    layer = model.get_layer("backbone").get_layer(name)
+    adapter = layer.adapter
+    a, b, lengths = (np.asarray(weight) for weight in adapter.weights)
+    x = layer_input(name, examples[0])
+    with tf.GradientTape() as tape:
+        y = layer(x)
+        upstream = np.random.default_rng(3).normal(size=y.shape).astype("float32")
+        total = tf.reduce_sum(y * upstream)
+    by_a, by_b, by_lengths = tape.gradient(total, [weight.value for weight in adapter.weights])
+    flat, upstream = x.reshape(SIZE * TOKENS, -1), upstream.reshape(SIZE * TOKENS, -1)
+    changed = as_matrix(name, layer.kernel) + SCALE * a @ b
+    norms = np.sqrt((changed**2).sum(0))
+    scaled = upstream * lengths / norms
+    np.testing.assert_allclose(by_a, SCALE * flat.T @ (scaled @ b.T), atol=1e-4)
+    np.testing.assert_allclose(by_b, SCALE * (flat @ a).T @ scaled, atol=1e-4)
+    expected = (upstream * (flat @ changed) / norms).sum(0)
+    np.testing.assert_allclose(by_lengths, expected, atol=1e-4)
+
+
+def test_dora_trains_its_lengths_and_files_keep_them(examples, tmp_path):
+    inputs, labels = examples
+    model = toy()
+    models.add_lora(model, RANK, ALPHA, ("query",), dropout=0.1, variant="dora")
+    before = values(model.trainable_weights)
+    assert any(path.endswith("query/lora_magnitude") for path in before)
+    steps(model, inputs, np.eye(3, dtype="float32")[labels], count=3)
+    for path, value in values(model.trainable_weights).items():
+        assert not np.array_equal(value, before[path]), path
+    model.save_weights(tmp_path / "a.weights.h5")
+    other = toy()
+    models.add_lora(other, RANK, ALPHA, ("query",), dropout=0.1, variant="dora")
+    other.load_weights(tmp_path / "a.weights.h5")
+    np.testing.assert_array_equal(other(inputs), model(inputs))
+
+
+def test_wrong_variants_are_named():
+    with pytest.raises(UsageError, match="variant of LoRA 'dorra'"):
+        models.add_lora(toy(), 2, variant="dorra")
 
 
 def test_the_update_of_a_whole_projection_has_the_rank_asked_for():
@@ -576,6 +668,74 @@ def test_a_head_of_other_classes_is_refused(tmp_path):
     )
     with pytest.raises(UserError, match=r"'predictions/bias': \(6,\)"):
         models.load_adapter(toy(), tmp_path)
+
+
+def folded(folder, tensors, config):
+    """Puts an adapter into a folder of Hugging Face weights, by NumPy alone."""
+    weights = load_file(folder / "model.safetensors")
+    rank, alpha = config["r"], config["lora_alpha"]
+    scale = alpha / np.sqrt(rank) if config["use_rslora"] else alpha / rank
+    for module in {key.split(".lora_")[0] for key in tensors}:
+        key = module.removeprefix("base_model.model.") + ".weight"
+        a, b = (tensors[f"{module}.lora_{part}.weight"] for part in "AB")
+        assert (b.shape[0], a.shape[1]) == weights[key].shape
+        weights[key] = weights[key] + scale * b @ a
+        if config["use_dora"]:
+            length = tensors[f"{module}.lora_magnitude_vector"]
+            norm = np.sqrt((weights[key] ** 2).sum(1))
+            weights[key] = (length / norm)[:, None] * weights[key]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [
+        ("llama", "rslora"),
+        ("llama", "dora"),
+        ("gemma", "dora"),
+        ("gemma3_text", "dora"),
+        ("qwen3", "dora"),
+        ("mixtral", "dora"),
+        pytest.param("gemma2", "lora", marks=slow),
+        pytest.param("mistral", "dora", marks=slow),
+        pytest.param("qwen2", "dora", marks=slow),
+    ],
+)
+def test_adapters_of_language_models_go_into_the_weights_of_hugging_face(tmp_path, family, variant):
+    from chat_families import tiny_causal_lm
+
+    folder = tiny_causal_lm(tmp_path / family, family)
+    model = models.load_causal_lm(str(folder)).model
+    ids = np.array([[5, 6, 7, 8]], np.int32)
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+    original = np.asarray(model(inputs))
+    models.add_lora(model, RANK, ALPHA, ("all",), variant=variant)
+    np.testing.assert_allclose(model(inputs), original, atol=1e-5)
+    train(model)
+    changed = np.asarray(model(inputs))
+    assert np.abs(changed - original).max() > 0.01
+    models.save_adapter(model, tmp_path / "adapter", base=str(folder))
+
+    again = models.load_causal_lm(str(folder)).model
+    models.load_adapter(again, tmp_path / "adapter")
+    np.testing.assert_array_equal(again(inputs), changed)
+
+    with models.lora_off(model):
+        np.testing.assert_array_equal(model(inputs), original)
+    models.merge_lora(model)
+    size = np.abs(changed).max()
+    np.testing.assert_allclose(model(inputs), changed, atol=5e-6 * size)
+
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["use_dora"]) == (variant == "rslora", variant == "dora")
+    assert config["lora_alpha"] == ALPHA
+    assert len(tensors) == 2 * (4 if family == "mixtral" else 7) * (3 if variant == "dora" else 2)
+    folded(folder, tensors, config)
+    merged = models.load_causal_lm(str(folder)).model(inputs)
+    # KerasHub reads the weights of Mistral as float16.
+    near = 5e-3 if family == "mistral" else 1e-5
+    np.testing.assert_allclose(merged, changed, atol=near * size)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

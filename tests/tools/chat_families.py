@@ -42,7 +42,8 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0):
 
     Args:
         folder: Is made where it is missing.
-        family: "llama", "mistral", "qwen2", "qwen3" or "gpt2".
+        family: "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text" or
+            "gpt2".
     """
     from safetensors.numpy import save_file
 
@@ -90,15 +91,22 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0):
             "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0,
             "hidden_act": "silu",
-            "tie_word_embeddings": family != "mistral",
+            "tie_word_embeddings": family not in ("mistral", "mixtral"),
         }
         if family == "mistral":
             config["sliding_window"] = 64
         if family == "qwen2":
             config |= {"use_sliding_window": False, "sliding_window": 64, "max_window_layers": 2}
         if family == "qwen3":
-            config |= {"head_dim": hidden // heads, "use_sliding_window": False}
-            config["sliding_window"] = None
+            config |= {"use_sliding_window": False, "sliding_window": None}
+        if family == "mixtral":
+            config |= {"sliding_window": 64, "output_router_logits": False}
+            config |= {"num_local_experts": 2, "num_experts_per_tok": 1}
+        if family.startswith("gemma"):
+            config |= {"sliding_window": 64, "query_pre_attn_scalar": hidden // heads}
+            config["hidden_act"] = "gelu_pytorch_tanh"
+            config |= {"final_logit_softcapping": None, "attn_logit_softcapping": None}
+        config["head_dim"] = hidden // heads
         size_of_keys = hidden // heads * key_heads
         tensors = {"model.embed_tokens.weight": normal(size, hidden)}
         for i in range(layers):
@@ -114,13 +122,22 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0):
                 tensors[f"model.layers.{i}.{name}.weight"] = normal(*shape)
                 if family == "qwen2" and name[10:11] in "qkv" and name.startswith("self"):
                     tensors[f"model.layers.{i}.{name}.bias"] = normal(shape[0])
-            if family == "qwen3":
-                for name in ("q_norm", "k_norm"):
-                    tensors[f"model.layers.{i}.self_attn.{name}.weight"] = 1 + normal(
-                        hidden // heads
-                    )
-            for name in ("input_layernorm", "post_attention_layernorm"):
-                tensors[f"model.layers.{i}.{name}.weight"] = 1 + normal(hidden)
+            norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
+            if family in ("gemma2", "gemma3_text"):
+                norms |= {f"{place}_feedforward_layernorm": hidden for place in ("pre", "post")}
+            if family in ("qwen3", "gemma3_text"):
+                norms |= {f"self_attn.{part}_norm": hidden // heads for part in "qk"}
+            for name, length in norms.items():
+                tensors[f"model.layers.{i}.{name}.weight"] = 1 + normal(length)
+            if family == "mixtral":
+                for part in ("gate", "up", "down"):
+                    del tensors[f"model.layers.{i}.mlp.{part}_proj.weight"]
+                experts = f"model.layers.{i}.block_sparse_moe"
+                tensors[f"{experts}.gate.weight"] = normal(2, hidden)
+                for j in range(2):
+                    for name in ("w1", "w2", "w3"):
+                        shape = (hidden, inner) if name == "w2" else (inner, hidden)
+                        tensors[f"{experts}.experts.{j}.{name}.weight"] = normal(*shape)
         tensors["model.norm.weight"] = 1 + normal(hidden)
         if not config["tie_word_embeddings"]:
             tensors["lm_head.weight"] = normal(size, hidden)
