@@ -13,10 +13,11 @@ WORDS = ["ada", "bob", "cleo", "dan", "eve", "finn", "gil", "hal", "ida", "jo"]
 def byte_pairs():
     """Returns a trained tokenizer of byte pairs, whose ids begin as BART's do."""
     import tokenizers
-    from tokenizers import models, pre_tokenizers, processors, trainers
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=320,
         special_tokens=SPECIAL,
