@@ -68,7 +68,6 @@ _FAMILIES = {
     "MixtralBackbone": ("model", "layers.{}", _LLAMA),  # the attention; experts have no updates
     "QwenBackbone": ("model", "layers.{}", _LLAMA),
     "Qwen3Backbone": ("model", "layers.{}", _LLAMA),
-    "Qwen3MoeBackbone": ("model", "layers.{}", _LLAMA),
 }
 _CAUSAL = "model"  # what such a family is called within a causal language model
 # What PEFT calls the weights of an update, in the order that they have here.
