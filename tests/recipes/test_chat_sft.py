@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -192,6 +193,24 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(chats, tiny_llama, t
     )
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b, a.path)
+
+
+@pytest.mark.slow
+def test_a_run_of_dora_learns_the_lengths_of_weights(chats, tiny_llama, tmp_path):
+    from safetensors.numpy import load_file
+
+    config = options(chats, tiny_llama, lora_variant="dora", epochs=1, answers=1, retain="")
+    metrics = train(config, tmp_path / "run")
+    assert metrics["test"]["perplexity"] < metrics["before"]["test"]["perplexity"]
+    tensors = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    weights = load_file(Path(tiny_llama) / "model.safetensors")
+    lengths = {key: x for key, x in tensors.items() if key.endswith(".lora_magnitude_vector")}
+    assert len(lengths) == 4
+    for key, length in lengths.items():
+        module = key.removeprefix("base_model.model.").removesuffix(".lora_magnitude_vector")
+        start = np.sqrt((weights[f"{module}.weight"] ** 2).sum(1))
+        assert 1e-3 < np.abs(length - start).max() < 1
+    keras.models.load_model(tmp_path / "run" / "model.keras")
 
 
 @pytest.mark.slow

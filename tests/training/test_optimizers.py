@@ -24,6 +24,7 @@ def test_decay_is_on_kernels_alone(name, scaled):
     convolution.build((None, 8, 8, 3))
     kernels = [layer.trainable_variables[0] for layer in (dense, output, convolution)]
     others = [dense.trainable_variables[1], *norm.trainable_variables]
+    others.append(keras.Variable(np.ones(3), name="lora_magnitude"))
     variables = kernels + others
     factors = {v.path: 0.5 for v in variables} if scaled else {}
     optimizer = make_optimizer(
