@@ -222,6 +222,7 @@ class _Einsums:
         out = "".join(letter for letter in kernel if letter not in source)
         between = "".join(letter for letter in result if letter not in out) + rank
 
+        self.of_dense = "." in equation
         self.plain = len(into) + len(out) == len(kernel) and set(into) <= set(source)
         self.down = f"{source},{into}{rank}->{between}"
         self.up = f"{between},{rank}{out}->{result}"
@@ -297,6 +298,10 @@ class _Adapter:
 
     def update(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Returns scale x A B, without ever making the product of A and B."""
+        if self.einsums.of_dense:
+            # Not as an equation with dots: in bfloat16 oneDNN's product of such batches is wrong on
+            # processors with AMX where the rank is odd.
+            return ops.matmul(ops.matmul(x, self.a) * self.form.scale, self.b)
         into, out = self.einsums.shapes
         narrow = ops.einsum(self.einsums.down, x, ops.reshape(self.a, (*into, -1)))
         narrow = narrow * self.form.scale
