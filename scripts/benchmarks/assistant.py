@@ -87,12 +87,13 @@ def main() -> None:
     parser.add_argument("work", choices=["small-talk", "persona"])
     parser.add_argument("--folder", type=Path, default=Path("runs/assistant"), help="for all files")
     parser.add_argument("--seed", default="0")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--epochs", default="8", help="of persona")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     run = Path(tempfile.mkdtemp(dir=args.folder, prefix=f"{args.work}-")) / "run"
     command = ["tfsft", "run", "recipes/chat_sft.py", "--backbone", "smollm2", "--lora-rank", "8"]
-    command += ["--seed", args.seed, "--run-dir", str(run)]
+    command += ["--seed", args.seed, "--precision", args.precision, "--run-dir", str(run)]
     {"small-talk": small_talk, "persona": persona}[args.work](command, run, args)
 
 
