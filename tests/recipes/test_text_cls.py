@@ -180,7 +180,7 @@ def test_a_frozen_backbone_is_computed_once(weather, tiny_encoder, tmp_path, cap
     assert "Computing frozen features of training examples" in capsys.readouterr().out
     before = models.load_text_backbone(tiny_encoder).model
     after = run.model.get_layer("backbone")
-    for old, new in zip(before.variables, after.variables, strict=True):
+    for old, new in zip(before.weights, after.weights, strict=True):
         np.testing.assert_array_equal(old, new)
 
 
