@@ -20,7 +20,7 @@ from tfsft.models.chat_tokenizer import (
     load_chat_tokenizer,
 )
 from tfsft.models.hugging_face_format import load_exactly
-from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
+from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, presets_of, where
 
 CHAT = "assets/chat"  # our own tokenizer in a preset of KerasHub
 TEMPLATE = "chat_template.jinja"
@@ -237,17 +237,13 @@ def _unreadable(preset: str, error: Exception) -> UserError:
     )
 
 
-def _presets() -> dict[str, dict]:
-    presets: dict[str, dict] = {}
-    for task in families().values():
-        presets |= task.backbone_cls.presets
-    return presets
-
-
 def _where(name: str) -> tuple[str, str]:
     return where(
         name,
-        {"starter": lambda: starters.names("chat"), "KerasHub preset": _presets},
+        {
+            "starter": lambda: starters.names("chat"),
+            "KerasHub preset": lambda: presets_of(families()),
+        },
         "auto, smollm2, a causal language model among KerasHub's presets (gemma3_instruct_1b, "
         "llama3.2_instruct_1b, qwen2.5_instruct_0.5b_en, gpt2_base_en, ...), an hf:// or kaggle:// "
         "handle, or a local folder in Keras (save_to_preset) or Hugging Face format.",

@@ -79,3 +79,11 @@ def make_deterministic(model: keras.Model) -> None:
         for rate in ("rate", "drop_prob", "drop_path_rate"):
             if isinstance(getattr(layer, rate, None), float):
                 setattr(layer, rate, 0.0)
+
+
+def presets_of(tasks: dict[str, type]) -> dict[str, dict]:
+    """Returns KerasHub's presets of the backbones that some task classes are made of."""
+    presets: dict[str, dict] = {}
+    for task in tasks.values():
+        presets |= task.backbone_cls.presets
+    return presets

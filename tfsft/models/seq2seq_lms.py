@@ -11,7 +11,7 @@ import keras
 from tfsft.errors import UserError
 from tfsft.models.causal_lms import read_tokenizer
 from tfsft.models.chat_tokenizer import ChatTokenizer
-from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
+from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, presets_of, where
 from tfsft.models.text_backbones import hub_folder, offered
 
 _STANDARD = "bart_base_en"
@@ -52,7 +52,7 @@ def resolve(name: str) -> tuple[str, str]:
     if name != "auto":
         _where(name)
         return name, f"{name} was asked for by name."
-    handle = _presets()[_STANDARD]["kaggle_handle"].removeprefix("kaggle://")
+    handle = presets_of(families())[_STANDARD]["kaggle_handle"].removeprefix("kaggle://")
     folder = hub_folder(handle)
     if (folder / "model.weights.h5").is_file():
         return _STANDARD, f"{_STANDARD}: its weights are in {folder}."
@@ -154,17 +154,10 @@ def _load(preset: str, pretrained: bool) -> tuple[keras.Model, dict]:
         ) from error
 
 
-def _presets() -> dict[str, dict]:
-    presets: dict[str, dict] = {}
-    for task in families().values():
-        presets |= task.backbone_cls.presets
-    return presets
-
-
 def _where(name: str) -> tuple[str, str]:
     return where(
         name,
-        {"KerasHub preset": _presets},
+        {"KerasHub preset": lambda: presets_of(families())},
         "auto, a BART or T5 among KerasHub's presets (bart_base_en, bart_large_en_cnn, "
         "t5_small_multi, ...), an hf:// or kaggle:// handle, or a local folder in Keras "
         "(save_to_preset) or, of BART, Hugging Face format.",
