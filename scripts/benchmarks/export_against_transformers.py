@@ -84,9 +84,12 @@ def make_runs(folder: Path) -> list[Path]:
     from chat_runs import write_chat_run
 
     runs = []
-    for family in ("llama", "mistral", "qwen2", "qwen3", "gpt2"):
+    for family in "llama mistral qwen2 qwen3 gpt2 gemma gemma2 gemma3_text".split():
         model = tiny_causal_lm(folder / "models" / family, family)
         runs.append(write_chat_run(folder / family, model))
+    for family in ("gemma", "mistral"):  # with a tokenizer of SentencePiece
+        model = tiny_causal_lm(folder / "models" / f"{family}-pieces", family, pieces=True)
+        runs.append(write_chat_run(folder / f"{family}-pieces", model))
     scaled = tiny_causal_lm(folder / "models" / "llama3")
     config = json.loads((scaled / "config.json").read_text()) | {"rope_scaling": SCALED}
     (scaled / "config.json").write_text(json.dumps(config))

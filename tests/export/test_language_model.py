@@ -15,7 +15,7 @@ from tfsft import data, models
 from tfsft.errors import UsageError, UserError
 from tfsft.export import export_language_model, export_saved_model, load_predictor
 
-FAMILIES = ["llama", "mistral", "qwen2", "gpt2", "qwen3"]
+FAMILIES = ["llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma", "gemma2", "gemma3_text"]
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def test_a_preset_has_equal_logits(make_run, tmp_path, family):
     inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
     expected = load_predictor(run).model.get_layer("backbone")(inputs)
     np.testing.assert_array_equal(backbone(inputs), expected)
-    # KerasHub saves of Llama's tokenizer no names of control tokens; Mistral's is of SentencePiece.
-    assert bool(exported.notes) == (family in ("llama", "mistral"))
+    # KerasHub saves of Llama's tokenizer no names of control tokens; others' are of SentencePiece.
+    assert bool(exported.notes) == family.startswith(("llama", "mistral", "gemma"))
     found = {}
     exec(exported.usage, found)
     expected = load_predictor(run).model(inputs)
@@ -95,6 +95,18 @@ def test_a_preset_has_equal_logits(make_run, tmp_path, family):
         tokens = np.asarray(found["model"].preprocessor.tokenizer(text))
         ours = load_predictor(run).tokenizer
         assert tokens.tolist() == [*ours.encode([text[:-10]])[0], ours.control["<|im_end|>"]]
+
+
+@pytest.mark.parametrize("family", ["gemma", "mistral"])
+def test_a_model_of_sentence_pieces_travels(tmp_path, family):
+    folder = tiny_causal_lm(tmp_path / "lm", family, pieces=True)
+    run = write_chat_run(tmp_path / "run", folder)
+    export_language_model(run, tmp_path / "hf", "hf")
+    written = (tmp_path / "hf" / "tokenizer.model").read_bytes()
+    assert written == (folder / "tokenizer.model").read_bytes()
+    options = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
+    assert options["tokenizer_class"] == {"gemma": "GemmaTokenizer"}.get(family, "LlamaTokenizer")
+    check_loads_equal(run, tmp_path / "hf")
 
 
 @pytest.mark.parametrize("template", ["plain", "alpaca", "gemma"])

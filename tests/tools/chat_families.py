@@ -37,24 +37,55 @@ def byte_pairs(vocabulary_size=400):
     return tokenizer
 
 
-def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0):
+def sentence_pieces(gemma):
+    """Returns a trained model of SentencePiece, with the control tokens of Gemma or Mistral."""
+    import io
+
+    import sentencepiece
+
+    names = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3} if gemma else {}
+    names |= {"pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>"} if gemma else {}
+    turns = ["<start_of_turn>", "<end_of_turn>"] if gemma else []
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_TEXTS * 4),
+        model_writer=model,
+        vocab_size=320,
+        model_type="BPE",
+        byte_fallback=True,
+        user_defined_symbols=turns,
+        add_dummy_prefix=not gemma,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        minloglevel=2,
+        **names,
+    )
+    return model.getvalue()
+
+
+def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0, pieces=False):
     """Writes a small random language model as a folder of Hugging Face; returns its path.
 
     Args:
         folder: Is made where it is missing.
         family: "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text" or
             "gpt2".
+        pieces: Of Gemma and Mistral: with a model of SentencePiece, and no chat template.
     """
     from safetensors.numpy import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = byte_pairs()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    options = {"bos_token": CONTROL[1], "eos_token": CONTROL[2], "pad_token": CONTROL[2]}
-    options |= {"unk_token": CONTROL[0], "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(options))
-    size = tokenizer.get_vocab_size()
+    if pieces:
+        (folder / "tokenizer.model").write_bytes(sentence_pieces(family.startswith("gemma")))
+        size = 320
+    else:
+        tokenizer = byte_pairs()
+        tokenizer.save(str(folder / "tokenizer.json"))
+        options = {"bos_token": CONTROL[1], "eos_token": CONTROL[2], "pad_token": CONTROL[2]}
+        options |= {"unk_token": CONTROL[0], "chat_template": TEMPLATE}
+        (folder / "tokenizer_config.json").write_text(json.dumps(options))
+        size = tokenizer.get_vocab_size()
     random = np.random.default_rng(seed)
 
     def normal(*shape):

@@ -189,7 +189,9 @@ def read_tokenizer(preset: str, name: str) -> tuple[ChatTokenizer, str | None]:
             return load_chat_tokenizer(
                 Path(get_file(preset, f"{CHAT}/{SETTINGS}")).parent
             ), template
-        content = load_json(preset, "tokenizer.json")
+        content = {}
+        if check_file_exists(preset, "tokenizer.json"):
+            content = load_json(preset, "tokenizer.json")
         if "model" in content:
             return from_hugging_face(content, options, name), template
         layer = keras_hub.models.Tokenizer.from_preset(preset)

@@ -129,10 +129,8 @@ class ChatTokenizer:
         text = json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n"
         (folder / SETTINGS).write_text(text, encoding="utf-8")
 
-    def hugging_face_files(self) -> dict[str, dict] | None:
-        """Returns tokenizer.json and tokenizer_config.json; None for a model of SentencePiece."""
-        if not isinstance(self._codec, _Fast):
-            return None
+    def hugging_face_files(self) -> dict[str, dict | bytes]:
+        """Returns tokenizer_config.json, and tokenizer.json or SentencePiece's tokenizer.model."""
         texts = {token: text for text, token in self.control.items()}
         options = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -141,6 +139,13 @@ class ChatTokenizer:
             "pad_token": texts.get(self.pad) or self.decode([self.pad], control=True),
             "clean_up_tokenization_spaces": False,
         }
+        if isinstance(self._codec, _SentencePieces):
+            options |= {"add_bos_token": self.begin is not None, "add_eos_token": False}
+            options["added_tokens_decoder"] = {
+                str(token): {"content": text, "special": True, "normalized": False}
+                for token, text in sorted(texts.items())
+            }
+            return {"tokenizer.model": self._codec.proto, "tokenizer_config.json": options}
         if self.begin is not None and self._codec.begins_with() is None:
             options["add_bos_token"] = True
         return {

@@ -17,7 +17,9 @@ _LLAMA_TYPES = {
     "QwenBackbone": ("qwen2", "Qwen2ForCausalLM"),
     "Qwen3Backbone": ("qwen3", "Qwen3ForCausalLM"),
 }
-_POSITIONS = {"llama": 8192, "mistral": 32768, "qwen2": 32768, "qwen3": 40960}
+_GEMMAS = ("GemmaBackbone", "Gemma3Backbone")
+_POSITIONS = {"llama": 8192, "mistral": 32768, "qwen2": 32768, "qwen3": 40960, "gemma": 8192}
+_POSITIONS |= {"gemma2": 8192, "gemma3_text": 32768}
 _LINEAR_ROPE = ("rope_scaling_factor", "rope_position_scaling_factor")
 
 
@@ -47,11 +49,10 @@ def save_hugging_face(
     backbone = model.get_layer("backbone")
     config, tensors = _contents(backbone, positions)
     files = tokenizer.hugging_face_files()
-    if files is None:
-        raise _not_possible(
-            "Its tokenizer is a model of SentencePiece, which has no tokenizer.json."
-        )
     files["tokenizer_config.json"] |= {"chat_template": template}
+    if "tokenizer.model" in files:
+        kind = "GemmaTokenizer" if type(backbone).__name__ in _GEMMAS else "LlamaTokenizer"
+        files["tokenizer_config.json"]["tokenizer_class"] = kind
     if config.get("max_position_embeddings"):
         files["tokenizer_config.json"]["model_max_length"] = config["max_position_embeddings"]
     tokens = {
@@ -62,8 +63,9 @@ def save_hugging_face(
     files["config.json"] = config | tokens | {"torch_dtype": backbone.variable_dtype}
     files["generation_config.json"] = {"do_sample": False} | tokens
     for name, content in files.items():
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
+        if not isinstance(content, bytes):
+            content = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        (folder / name).write_bytes(content)
     from safetensors.numpy import save_file
 
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -88,6 +90,8 @@ def _contents(
     family = type(backbone).__name__
     if family == "GPT2Backbone":
         return _gpt2(backbone)
+    if family in _GEMMAS:
+        return _gemma(backbone, positions)
     if family not in _LLAMA_TYPES:
         raise _not_possible(f"The run's model is a {family}.")
     kind, architecture = _LLAMA_TYPES[family]
@@ -182,6 +186,106 @@ def _llama3_rope(backbone: keras.Model) -> dict[str, Any] | None:
     }
 
 
+def _gemma(
+    backbone: keras.Model, positions: int | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    third = type(backbone).__name__ == "Gemma3Backbone"
+    norms = (backbone.use_post_attention_norm, backbone.use_post_ffw_norm)
+    if norms != (third or all(norms),) * 2 or (third and not backbone.use_query_key_norm):
+        raise _not_possible("Its layers have other norms than those of Gemma.")
+    kind = "gemma3_text" if third else "gemma2" if all(norms) else "gemma"
+    config = {
+        "architectures": [f"{kind.removesuffix('_text').capitalize()}ForCausalLM"],
+        "model_type": kind,
+        "vocab_size": backbone.vocabulary_size,
+        "hidden_size": backbone.hidden_dim,
+        "intermediate_size": backbone.intermediate_dim // (1 if third else 2),
+        "num_hidden_layers": backbone.num_layers,
+        "num_attention_heads": backbone.num_query_heads,
+        "num_key_value_heads": backbone.num_key_value_heads,
+        "head_dim": backbone.head_dim,
+        "max_position_embeddings": positions or _POSITIONS[kind],
+        "rms_norm_eps": backbone.layer_norm_epsilon,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
+        "rope_theta": 1_000_000.0 if third else 10_000.0,
+    }
+    scale = backbone.head_dim
+    if not backbone.query_head_dim_normalize:
+        scale = backbone.hidden_dim // backbone.num_query_heads
+    if kind == "gemma":
+        if scale != backbone.head_dim or backbone.use_sliding_window_attention:
+            raise _not_possible("Its attention is not that of Gemma.")
+    else:
+        every = 6 if third else 2  # of these layers the last one sees everything
+        config |= {
+            "query_pre_attn_scalar": scale,
+            "attn_logit_softcapping": backbone.attention_logit_soft_cap,
+            "final_logit_softcapping": backbone.final_logit_soft_cap,
+            "sliding_window": backbone.sliding_window_size,
+            "layer_types": [
+                "sliding_attention"
+                if backbone.use_sliding_window_attention and (i + 1) % every
+                else "full_attention"
+                for i in range(backbone.num_layers)
+            ],
+        }
+    if third:
+        if backbone.use_bidirectional_attention:
+            raise _not_possible("Its tokens see those after them.")
+        ropes = {
+            "sliding_attention": (10_000.0, backbone.local_rope_scaling_factor),
+            "full_attention": (1_000_000.0, backbone.global_rope_scaling_factor),
+        }
+        config["rope_local_base_freq"] = 10_000.0
+        config["rope_parameters"] = {
+            name: {"rope_theta": theta, "rope_type": "linear", "factor": factor}
+            for name, (theta, factor) in ropes.items()
+        }
+    tensors = {}
+    for name, variable in _gemma_variables(backbone, kind).items():
+        array = np.asarray(keras.ops.convert_to_numpy(variable))
+        if name.endswith("o_proj.weight"):  # from heads and their width
+            array = array.reshape(-1, array.shape[-1]).T
+        elif array.ndim == 3:  # [heads, hidden, width of one]
+            array = array.transpose(0, 2, 1).reshape(-1, array.shape[1])
+        elif array.ndim == 2 and "embed_tokens" not in name:
+            array = array.T
+        tensors[name] = np.ascontiguousarray(array)
+    return config, tensors
+
+
+def _gemma_variables(backbone: keras.Model, kind: str) -> dict[str, keras.Variable]:
+    """Returns the weights of a Gemma by their names at Hugging Face."""
+    found = {"model.embed_tokens.weight": backbone.get_layer("token_embedding").embeddings}
+    before = "post_attention" if kind == "gemma" else "pre_feedforward"  # the feed-forward part
+    for i in range(backbone.num_layers):
+        layer = backbone.get_layer(f"decoder_block_{i}")
+        attention = layer.attention
+        parts = {
+            "input_layernorm.weight": layer.pre_attention_norm.scale,
+            f"{before}_layernorm.weight": layer.pre_ffw_norm.scale,
+            "mlp.gate_proj.weight": layer.gating_ffw.kernel,
+            "mlp.up_proj.weight": layer.gating_ffw_2.kernel,
+            "mlp.down_proj.weight": layer.ffw_linear.kernel,
+            "self_attn.o_proj.weight": attention.output_dense.kernel,
+        }
+        if kind != "gemma":
+            parts["post_attention_layernorm.weight"] = layer.post_attention_norm.scale
+            parts["post_feedforward_layernorm.weight"] = layer.post_ffw_norm.scale
+        for short, name in (("q", "query"), ("k", "key"), ("v", "value")):
+            parts[f"self_attn.{short}_proj.weight"] = getattr(attention, f"{name}_dense").kernel
+            norm = getattr(attention, f"{name}_norm", None)
+            if norm is not None:  # of Gemma 3
+                parts[f"self_attn.{short}_norm.weight"] = norm.scale
+        found |= {f"model.layers.{i}.{name}": variable for name, variable in parts.items()}
+    found["model.norm.weight"] = backbone.get_layer("final_normalization").scale
+    return found
+
+
 def _gpt2(backbone: keras.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from keras_hub.src.utils.transformers.export.gpt2 import get_gpt2_config, get_gpt2_weights_map
 
@@ -197,7 +301,6 @@ def _gpt2(backbone: keras.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 def _not_possible(what: str) -> UserError:
     return UserError(
         f"{what} It cannot be written for Hugging Face.",
-        "Llama, Mistral, Qwen2, Qwen3 and GPT-2, with a tokenizer of byte pairs or a "
-        "tokenizer.json.",
+        "Llama, Mistral, Qwen2, Qwen3, Gemma 1 to 3 (of text) and GPT-2.",
         "Use --format keras, which takes every family.",
     )
