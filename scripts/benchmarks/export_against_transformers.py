@@ -84,7 +84,7 @@ def make_runs(folder: Path) -> list[Path]:
     from chat_runs import write_chat_run
 
     runs = []
-    for family in "llama mistral qwen2 qwen3 gpt2 gemma gemma2 gemma3_text".split():
+    for family in ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text"]:
         model = tiny_causal_lm(folder / "models" / family, family)
         runs.append(write_chat_run(folder / family, model))
     for family in ("gemma", "mistral"):  # with a tokenizer of SentencePiece
