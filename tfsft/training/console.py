@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfsft.evaluation.wording import duration
 
+LINE_SECONDS = 60.0  # between two lines about the same work, where no bar can be drawn
+
 
 class Console:
     """Says things on screen and in a log; draws bars on a terminal and plain lines elsewhere.
@@ -43,11 +45,11 @@ class Console:
 
     @contextmanager
     def bar(self, title: str, unit: str = "") -> Iterator[Callable[..., None]]:
-        """Yields `update(done, total, text="")`: a bar with time left on a terminal, silence
-        elsewhere.
+        """Yields `update(done, total, text="")`: a bar with time left on a terminal, a line each
+        minute elsewhere. `text` may be a function, called when it is shown.
         """
         if not self.is_terminal:
-            yield lambda done, total, text="": None
+            yield self._lines(title, unit)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -59,22 +61,40 @@ class Console:
         with Progress(*columns, console=self._rich, transient=True) as progress:
             task = progress.add_task(title, total=None, text="")
 
-            def update(done: int, total: int, text: str = "") -> None:
+            def update(done: int, total: int, text: str | Callable[[], str] = "") -> None:
+                text = text() if callable(text) else text
                 progress.update(task, completed=done, total=total, text=text)
 
             yield update
+
+    def _lines(self, title: str, unit: str) -> Callable[..., None]:
+        start, first, said = time.monotonic(), None, time.monotonic()
+
+        def update(done: int, total: int, text: str | Callable[[], str] = "") -> None:
+            nonlocal first, said
+            now = time.monotonic()
+            if first is None:  # what was done before this work began does not count for its speed
+                first = max(done - 1, 0)
+            if now - said < LINE_SECONDS or done >= total:
+                return
+            said = now
+            text = text() if callable(text) else text
+            left = duration((now - start) / (done - first) * (total - done))
+            self.say(f"{title}: {done} of {total} {unit} {text or '·'} {left} left")
+
+        return update
 
     def reporter(self, title: str, unit: str = "") -> Callable[[int, int], None]:
         """Returns `progress(done, total)` that opens a bar at the first call and closes it at the
         last.
 
-        Elsewhere than on a terminal it says one line at the start and one at the end.
+        Elsewhere than on a terminal it says a line at the start, each minute, and at the end.
         """
         return self._reporter(title, unit, lines=True)
 
     def quiet_reporter(self, title: str, unit: str = "") -> Callable[[int, int], None]:
-        """Returns `progress(done, total)` that draws a bar on a terminal and says nothing
-        elsewhere.
+        """Returns `progress(done, total)` that draws a bar on a terminal, and elsewhere says a line
+        when it takes minutes.
         """
         return self._reporter(title, unit, lines=False)
 

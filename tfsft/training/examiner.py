@@ -1,6 +1,6 @@
 """What a language model knew before a run, how it gets on, and what it has forgotten after."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -78,7 +78,8 @@ class Examiner:
         ]
 
         def score() -> dict[str, float | None]:
-            answers, found = answerer.answer([prompt for prompt, _ in turns])
+            prompts = [prompt for prompt, _ in turns]
+            answers, found = answerer.answer(prompts, self._progress("Answering validation"))
             return evaluation.generation_metrics(
                 [reference for _, reference in turns],
                 answers,
@@ -101,7 +102,13 @@ class Examiner:
 
         def score(model: keras.Model, pipeline: TextPipeline, source: Any, **options: Any) -> tuple:
             return score_chats(
-                model, pipeline, source, answerer=answerer, limit=self.limit, **options
+                model,
+                pipeline,
+                source,
+                answerer=answerer,
+                limit=self.limit,
+                progress=self._progress("Answering"),
+                **options,
             )
 
         run = self.run
@@ -144,6 +151,7 @@ class Examiner:
             answerer=answerer,
             limit=self.limit,
             strategy=self.run.strategy,
+            progress=self._progress(f"Answering {split} as before training"),
         )
         found = {
             "scores": scores,
@@ -153,6 +161,9 @@ class Examiner:
         if self._retained is not None:
             found["retained"] = token_scores(self.model, self._retained[1], self.run.strategy)
         return found
+
+    def _progress(self, title: str) -> Callable[[int, int], None]:
+        return self.run.console.quiet_reporter(title, "conversations")
 
     def _split(self) -> str:
         return "test" if self.pipelines.get("test") is not None else "validation"

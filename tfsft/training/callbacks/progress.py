@@ -12,7 +12,7 @@ class ProgressDisplay(keras.callbacks.Callback):
     """Draws a bar for the running epoch and leaves one line for each that is done.
 
     Args:
-        console: Where to draw; lines alone when nobody watches.
+        console: Where to draw; a line each minute when nobody watches.
         phase: Name of the phase.
         batch_size: Examples in a global batch.
         train_size: Examples in an epoch.
@@ -38,10 +38,12 @@ class ProgressDisplay(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Moves the bar."""
         self._examples += self.batch_size
-        if self.console.is_terminal:
+
+        def text() -> str:
             rate = self._examples / (time.monotonic() - self._start)
-            text = f"· {_figures(logs)} · {rate:,.0f} examples/s ·"
-            self._update(self.first_step + batch + 1, self.params["steps"], text)
+            return f"· {_figures(logs)} · {rate:,.0f} examples/s ·"
+
+        self._update(self.first_step + batch + 1, self.params["steps"], text)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """The rate of examples is that of training alone."""
