@@ -696,6 +696,7 @@ def folded(folder, tensors, config):
         ("gemma3_text", "dora"),
         ("qwen3", "dora"),
         ("mixtral", "dora"),
+        ("smollm3", "dora"),
         pytest.param("gemma2", "lora", marks=slow),
         pytest.param("mistral", "dora", marks=slow),
         pytest.param("qwen2", "dora", marks=slow),

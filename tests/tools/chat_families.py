@@ -68,8 +68,8 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0, piece
 
     Args:
         folder: Is made where it is missing.
-        family: "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text" or
-            "gpt2".
+        family: "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text",
+            "smollm3" or "gpt2".
         pieces: Of Gemma and Mistral: with a model of SentencePiece, and no chat template.
     """
     from safetensors.numpy import save_file
@@ -130,6 +130,9 @@ def tiny_causal_lm(folder, family="llama", *, hidden=32, layers=2, seed=0, piece
             config |= {"use_sliding_window": False, "sliding_window": 64, "max_window_layers": 2}
         if family == "qwen3":
             config |= {"use_sliding_window": False, "sliding_window": None}
+        if family == "smollm3":
+            config |= {"no_rope_layers": [1, 0], "layer_types": ["full_attention"] * layers}
+            config |= {"attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
         if family == "mixtral":
             config |= {"sliding_window": 64, "output_router_logits": False}
             config |= {"num_local_experts": 2, "num_experts_per_tok": 1}

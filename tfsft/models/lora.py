@@ -25,7 +25,8 @@ VARIANTS = ("lora", "rslora", "dora")
 TARGETS = ("query", "key", "value", "output", "feedforward")
 # What KerasHub calls the projections of a transformer's block.
 _ATTENTION = {"query": "query", "key": "key", "value": "value", "attention_output": "output"}
-_FEEDFORWARD = ("feedforward", "ffw", "ffn")
+_ATTENTION |= {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"}
+_FEEDFORWARD = ("feedforward", "ffw", "ffn", "gate_proj", "up_proj", "down_proj")
 
 
 def add_lora(

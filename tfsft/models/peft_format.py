@@ -52,6 +52,9 @@ _GEMMA = {name: module for name, module in _LLAMA.items() if module.startswith("
     "ffw_gating_2": "mlp.up_proj",
     "ffw_linear": "mlp.down_proj",
 }
+_SMOLLM3 = {f"{name}_proj": f"self_attn.{name}_proj" for name in "qkvo"} | {
+    f"{name}_proj": f"mlp.{name}_proj" for name in ("gate", "up", "down")
+}
 _ALBERT_BLOCK = "encoder.albert_layer_groups.{}.albert_layers.{}"
 # What transformers calls the encoder within a model with a head, a block, and what is in it.
 _FAMILIES = {
@@ -68,6 +71,7 @@ _FAMILIES = {
     "MixtralBackbone": ("model", "layers.{}", _LLAMA),  # the attention; experts have no updates
     "QwenBackbone": ("model", "layers.{}", _LLAMA),
     "Qwen3Backbone": ("model", "layers.{}", _LLAMA),
+    "SmolLM3Backbone": ("model", "layers.{}", _SMOLLM3),
 }
 _CAUSAL = "model"  # what such a family is called within a causal language model
 # What PEFT calls the weights of an update, in the order that they have here.
@@ -212,7 +216,10 @@ def _module(backbone: keras.Model, layer: keras.layers.Layer) -> str:
     if family is None:
         return layer.path.replace("/", ".")
     _, block, names = family
-    return f"{block.format(*re.findall('[0-9]+', layer.path))}.{names[layer.name]}"
+    path = layer.path
+    if "/" not in path:  # of SmolLM3, which builds a projection before its block has a path
+        path = next(x.name for x in backbone.layers if layer in x._flatten_layers())
+    return f"{block.format(*re.findall('[0-9]+', path))}.{names[layer.name]}"
 
 
 def _block(module: str) -> int:
