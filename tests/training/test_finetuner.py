@@ -219,3 +219,39 @@ def test_what_would_not_be_exact_is_refused(optimizer, compile_options, named):
 def test_a_batch_that_cannot_be_cut_is_refused(examples):
     with pytest.raises(UserError, match="multiple of --accumulate 3"):
         train(examples, accumulate=3)
+
+
+def test_every_token_counts_alike_whatever_the_width_of_its_batch():
+    """Keras divides what a batch adds to a metric by the batch's width."""
+    random = np.random.default_rng(3)
+    batches, losses, hits, counted = [], [], [], []
+    model = keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(CLASSES, "softmax")])
+    for width in (2, 7, 3):
+        inputs = random.normal(size=(2, width, 4)).astype("float32")
+        labels = random.integers(0, CLASSES, (2, width))
+        weights = random.choice([0.0, 1.0, 2.0], (2, width)).astype("float32")
+        batches.append((inputs, np.eye(CLASSES, dtype="float32")[labels], weights))
+        chances = np.asarray(model(inputs)).astype("float64")
+        losses.append(-np.log(np.take_along_axis(chances, labels[..., None], -1)).ravel())
+        hits.append((chances.argmax(-1) == labels).ravel())
+        counted.append(weights.ravel())
+    spec = tuple(tf.TensorSpec([2, None, *part.shape[2:]], "float32") for part in batches[0])
+    data = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
+    data = data.apply(tf.data.experimental.assert_cardinality(3))
+    tuner = FineTuner(model)
+    tuner.compile(
+        keras.optimizers.SGD(0.0),
+        "categorical_crossentropy",
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    losses, hits, counted = (np.concatenate(parts) for parts in (losses, hits, counted))
+    expected = {
+        "loss": np.average(losses, weights=counted),
+        "accuracy": np.average(hits, weights=counted),
+    }
+    for found in (
+        tuner.evaluate(data, return_dict=True, verbose=0),
+        {name: values[0] for name, values in tuner.fit(data, verbose=0).history.items()},
+    ):
+        assert found == pytest.approx(expected, rel=1e-6)
+    assert float(tuner._loss_tracker.count.numpy()) == counted.sum()

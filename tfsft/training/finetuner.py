@@ -166,6 +166,12 @@ class FineTuner(keras.Model):
 
     def _measure(self, x, y, outputs, weights) -> None:  # noqa: ANN001
         losses = self._per_example_loss(y, outputs)
+        if weights.shape.rank > 1:  # of tokens; Keras would divide by how wide this batch is
+            dimensions = weights.shape.rank
+            y, outputs, losses, weights = tf.nest.map_structure(
+                lambda t: tf.reshape(t, tf.concat([[-1], tf.shape(t)[dimensions:]], 0)),
+                (y, outputs, losses, weights),
+            )
         penalties = [v.regularizer(v) for v in self.trainable_variables if v.regularizer]
         self._loss_tracker.update_state(losses + sum(penalties, 0.0), sample_weight=weights)
         self.compute_metrics(x, y, outputs, sample_weight=weights)
