@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--seed", default="0")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--epochs", default="8", help="of persona")
-    args = parser.parse_args()
+    args, args.option = parser.parse_known_args()  # others go to the recipe, of small-talk
     args.folder.mkdir(parents=True, exist_ok=True)
     run = Path(tempfile.mkdtemp(dir=args.folder, prefix=f"{args.work}-")) / "run"
     command = ["tfsft", "run", "recipes/chat_sft.py", "--backbone", "smollm2", "--lora-rank", "8"]
@@ -99,7 +99,8 @@ def main() -> None:
 
 def small_talk(command: list[str], run: Path, args: argparse.Namespace) -> None:
     """Trains on the default data and prints what has changed."""
-    train(command, "--max-steps", "200", "--epochs", "2", "--replay", "general-replay")
+    options = ["--max-steps", "200", "--epochs", "2", "--replay", "general-replay"]
+    train(command, *options, "--answers", "0", *args.option)
     metrics = json.loads((run / "metrics.json").read_text())
     before, after = metrics["before"]["test"], metrics["test"]
     for name in ("perplexity", "token_accuracy", "chrf"):
