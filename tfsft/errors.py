@@ -28,17 +28,20 @@ class UsageError(UserError):
 
 
 class Stopped(BaseException):
-    """Training was stopped from outside (Ctrl-C, SIGTERM) after its state was saved.
+    """Training was stopped from outside (Ctrl-C, SIGTERM, a file STOP) after its state was saved.
 
     Args:
-        signal_number: The signal that arrived; the exit code is 128 plus it, as shells expect.
+        signal_number: The signal that arrived; the exit code is 128 plus it, as shells expect. None
+            for the file, and the exit code 0.
         resume_command: What a person types to go on, or None when nothing was saved yet.
     """
 
-    def __init__(self, signal_number: int, resume_command: str | None = None):
-        self.exit_code = 128 + signal_number
+    def __init__(self, signal_number: int | None, resume_command: str | None = None):
+        self.exit_code = 128 + signal_number if signal_number else 0
         self.resume_command = resume_command
-        super().__init__(f"stopped by signal {signal_number}")
+        super().__init__(
+            f"stopped by signal {signal_number}" if signal_number else "stopped by the file STOP"
+        )
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -208,12 +208,11 @@ def test_mistakes_before_anything_is_read(finished, options, tfsft, tmp_path):
 def test_a_full_disk_is_said_and_training_goes_on(options, tmp_path):
     """A checkpoint that cannot be written for want of space."""
     code = (
-        "import sys\n"
-        "from safetensors import SafetensorError\n"
+        "import errno, sys\n"
         "from tfsft.training import checkpoints\n"
         "def full(*_, **__):\n"
-        "    raise SafetensorError('I/O error: No space left on device (os error 28)')\n"
-        "checkpoints.save_file = full\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "checkpoints.write_tensors = full\n"
         "from tfsft.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

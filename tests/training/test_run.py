@@ -15,7 +15,7 @@ from tfsft import training
 from tfsft.data.pipeline import Pipeline
 from tfsft.data.plan import BatchPlan
 from tfsft.errors import Stopped, UsageError, UserError
-from tfsft.training.callbacks.tensorboard import forget_after
+from tfsft.training.callbacks.tensorboard import cut_events, event_lengths, write_texts
 
 SIZE, WIDTH, CLASSES, BATCH = 45, 6, 3, 8
 
@@ -313,12 +313,24 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
             run.begin(other, task={}, data={"fingerprint": "f"})
 
 
-def test_forgetting_events(tmp_path):
-    with tf.summary.create_file_writer(str(tmp_path)).as_default():
+def test_cutting_events(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path / "train"))
+    with writer.as_default():
         for step in range(5):
+            if step == 3:
+                writer.flush()
+                lengths = event_lengths(tmp_path)
             tf.summary.scalar("x", step, step=step)
-    forget_after(tmp_path, 2)
-    assert {step for _, step in events(tmp_path)} == {0, 1, 2}
+    writer.close()
+    write_texts(tmp_path / "train", 7, {"a page": "later"})
+    cut_events(tmp_path, lengths)
+    assert {step for _, step in events(tmp_path / "train")} == {0, 1, 2}
+
+
+def test_a_page_takes_the_place_of_the_same_page(tmp_path):
+    for text in ("first", "second"):
+        write_texts(tmp_path, 3, {"a page": text, "another": text})
+    assert events(tmp_path).keys() == {("a page/text_summary", 3), ("another/text_summary", 3)}
 
 
 def test_a_checkpoint_holds_what_was_trained_and_refuses_other_pretrained_weights(tmp_path):

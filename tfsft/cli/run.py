@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import click
 
@@ -28,6 +28,12 @@ class RunOptions:
         devices: Train on these devices only, such as `gpu:0,gpu:1`.
         precision: Number format of the computation; weights stay float32. `auto` is mixed_bfloat16
             on GPUs and TPUs that have it, else float32.
+        deterministic: Use only operations that give the same bits every time. Without the option
+            they are used on a CPU, and as before where a run goes on.
+        checkpoint_minutes: Save the state each time so many minutes have passed.
+        checkpoint_steps: Save the state after every so many steps, too.
+        keep_checkpoints: How many of the newest states are kept.
+        allow_changed: Go on with a run even if its recipe, settings, data or devices have changed.
         debug: Show tracebacks and TensorFlow's own messages.
     """
 
@@ -37,6 +43,11 @@ class RunOptions:
     strategy: Literal["auto", "one", "mirrored", "tpu"] = "auto"
     devices: str | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    deterministic: bool | None = None
+    checkpoint_minutes: Annotated[float, ">0.."] = 1.0
+    checkpoint_steps: Annotated[int, "1.."] | None = None
+    keep_checkpoints: Annotated[int, "2.."] = 2
+    allow_changed: bool = False
     debug: bool = False
 
 
@@ -72,6 +83,11 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         strategy=options.strategy,
         devices=options.devices,
         precision=options.precision,
+        deterministic=options.deterministic,
+        checkpoint_minutes=options.checkpoint_minutes,
+        checkpoint_steps=options.checkpoint_steps,
+        keep_checkpoints=options.keep_checkpoints,
+        allow_changed=options.allow_changed,
         debug=call.debug,
         command=["tfsft", *call.words],
     ) as started:

@@ -2,25 +2,29 @@
 refused.
 """
 
-import errno
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from tfsft.errors import UserError
+from tfsft.training.tensor_files import sha256, sync, write_synced, write_tensors
 
-FORMAT = 2
+FORMAT = 3
+STATE = "state.safetensors"
+MANIFEST = "manifest.json"
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -39,69 +43,137 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of a run, newest last; damaged ones are passed over and named.
 
+    Each is a folder with the state and a manifest. The best weights lie beside them, in a file that
+    is named by its content and written when they change.
+
     Args:
-        folder: Where they lie, a folder each.
+        folder: Where they lie.
         keep: How many of the newest stay.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder)
         self.keep = keep
-        self.damaged: list[str] = []
+        self.damaged: dict[Path, str] = {}
+        self._best: tuple[Mapping, dict] | None = None  # as they were written last
 
-    def save(self, arrays: Mapping[str, np.ndarray], facts: dict) -> Path:
+    def save(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        facts: dict,
+        best: Mapping[str, np.ndarray] | None = None,
+    ) -> Path:
         """Writes a checkpoint that is whole or not there at all, and removes the oldest beyond
         `keep`.
+
+        Args:
+            arrays: Every variable by its key.
+            facts: Plain data.
+            best: The best weights; not written again while they are the same object.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob(".writing-*"):
             shutil.rmtree(left_over, ignore_errors=True)
-        numbers = [number for number, _ in self._saved()]
-        target = self.folder / f"{max(numbers, default=0) + 1:06d}"
+        target = self.folder / f"{max(self._saved(), default=0) + 1:06d}"
         beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
         try:
-            _write(beside / "state.safetensors", arrays)
+            files = {STATE: write_tensors(beside / STATE, arrays)}
+            if best:
+                files |= self._save_best(beside, best)
             manifest = {
                 "format": FORMAT,
-                "sha256": _sha256(beside / "state.safetensors"),
-                "variables": len(arrays),
+                "files": files,
+                "contains": _contents({**arrays, **(best or {})}),
                 "facts": facts,
             }
-            (beside / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            for path in (beside / "state.safetensors", beside / "manifest.json", beside):
-                _sync(path)
+            text = json.dumps({**manifest, "sha256": _hash(manifest)}, indent=1)
+            write_synced(beside / MANIFEST, [text.encode()])
+            sync(beside)
             os.replace(beside, target)
-            _sync(self.folder)
+            sync(self.folder)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
+            self._best = None
+            self._remove_best()
             raise
-        for _, old in self._saved()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._remove_old()
         return target
 
     def newest(self) -> Checkpoint | None:
         """Returns the newest whole checkpoint, or None; damaged ones are listed in `damaged`."""
         return next(self.newest_first(), None)
 
-    def newest_first(self) -> Iterable[Checkpoint]:
+    def newest_first(self) -> Iterator[Checkpoint]:
         """Yields the whole checkpoints from the newest to the oldest."""
-        for _, path in reversed(self._saved()):
+        for _, path in sorted(self._saved().items(), reverse=True):
             try:
-                manifest = json.loads((path / "manifest.json").read_text())
-                if manifest["sha256"] != _sha256(path / "state.safetensors"):
-                    raise ValueError("its hash differs")
-                if manifest["format"] != FORMAT:
-                    raise ValueError(
-                        f"its format is {manifest['format']}, this tfsft reads {FORMAT}"
-                    )
-                yield Checkpoint(load_file(path / "state.safetensors"), manifest["facts"])
-            except (OSError, ValueError, KeyError) as error:
-                self.damaged.append(f"{path.name}: {error}")
+                yield self._read(path)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                self.damaged[path] = str(error) or type(error).__name__
 
-    def _saved(self) -> list[tuple[int, Path]]:
+    def _read(self, path: Path) -> Checkpoint:
+        manifest = _read_manifest(path)
+        arrays = {}
+        for name, file in manifest["files"].items():
+            place = path / name if name == STATE else self.folder / name
+            if sha256(place) != file["sha256"]:
+                raise ValueError(f"the hash of {name} differs")
+            arrays |= load_file(place)
+        return Checkpoint(arrays, manifest["facts"])
+
+    def _save_best(self, beside: Path, best: Mapping[str, np.ndarray]) -> dict[str, dict]:
+        if self._best is None or self._best[0] is not best:
+            file = write_tensors(beside / BEST, best)
+            name = f"{BEST}-{file['sha256'][:16]}.safetensors"
+            os.replace(beside / BEST, self.folder / name)
+            self._best = best, {name: file}
+        return self._best[1]
+
+    def _remove_old(self) -> None:
+        """Removes what is too old, and damaged ones: they would take the place of whole ones."""
+        saved = sorted(self._saved().values())
+        for path in (*self.damaged, *saved[: -self.keep]):
+            shutil.rmtree(path, ignore_errors=True)
+        self.damaged = {}
+        self._remove_best()
+
+    def _remove_best(self) -> None:
+        """Removes the best weights that no checkpoint refers to."""
+        needed = set()
+        for path in self._saved().values():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                needed |= _read_manifest(path)["files"].keys()
+        for path in self.folder.glob(f"{BEST}-*"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+
+    def _saved(self) -> dict[int, Path]:
         if not self.folder.is_dir():
-            return []
-        return sorted((int(p.name), p) for p in self.folder.iterdir() if p.name.isdigit())
+            return {}
+        return {int(path.name): path for path in self.folder.iterdir() if path.name.isdigit()}
+
+
+def _read_manifest(path: Path) -> dict:
+    manifest = json.loads((path / MANIFEST).read_text())
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"its format is {manifest['format']}, this tfsft reads {FORMAT}")
+    if manifest.pop("sha256") != _hash(manifest):
+        raise ValueError("the hash of its manifest differs")
+    return manifest
+
+
+def _hash(manifest: dict) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _contents(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Returns how many variables there are of each group, and how many bytes."""
+    found: dict[str, dict[str, int]] = {}
+    for key, value in arrays.items():
+        group = found.setdefault(key.partition("/")[0], {"variables": 0, "bytes": 0})
+        group["variables"] += 1
+        group["bytes"] += value.nbytes
+    return found
 
 
 def state_of(
@@ -186,25 +258,3 @@ def _keyed(
         for place, variable in enumerate(variables)
         if id(variable) not in leave_out
     ]
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    try:
-        save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, path)
-    except SafetensorError as error:  # keeps the system's words, not its number
-        if "No space left" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

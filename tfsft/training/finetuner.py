@@ -233,7 +233,7 @@ class FineTuner(keras.Model):
         shared = _SharedCallbacks(
             callbacks, add_history=True, model=self, epochs=epochs, steps=x.steps
         )
-        self.stop_training = bool(phase is not None and phase.stopped)
+        self.stop_training = phase is not None and phase.ended
         shared.begin()
         for epoch in range(first_epoch, epochs):
             if self.stop_training:

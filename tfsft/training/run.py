@@ -1,7 +1,7 @@
 """One run of a recipe: its folder, seed, devices, phases, checkpoints, and what it leaves."""
 
+import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import math
@@ -42,10 +42,13 @@ from tfsft.training.callbacks import (
 )
 from tfsft.training.callbacks.history import write_history
 from tfsft.training.callbacks.tensorboard import (
+    cut_events,
+    event_lengths,
     write_hyperparameters,
     write_images,
     write_texts,
 )
+from tfsft.training.changes import changed_data, changed_recipe, changed_values
 from tfsft.training.checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -56,7 +59,9 @@ from tfsft.training.checkpoints import (
 )
 from tfsft.training.console import Console
 from tfsft.training.finetuner import FineTuner
+from tfsft.training.saver import Saver
 from tfsft.training.signals import Signals
+from tfsft.training.tensor_files import sync
 
 FORMAT = 1
 MISTAKES_SHOWN = 24  # as text in TensorBoard
@@ -76,9 +81,15 @@ class Run:
         precision: One of `training.PRECISIONS`.
         command: What was typed, to print the command that goes on.
         debug: Leaves TensorFlow's own messages on.
+        checkpoint_minutes: Time between two checkpoints.
+        checkpoint_steps: Steps between two checkpoints, whatever the time.
+        keep_checkpoints: How many of the newest are kept.
+        deterministic: Uses only operations that give the same bits every time; None does on a CPU,
+            and as it was where a run goes on.
+        allow_changed: Goes on even if recipe, settings, data or devices are not what they were.
 
     Raises:
-        UsageError: For a folder that exists, or one that is no run.
+        UsageError: For a folder that exists, or one that is no run, or one of another run.
     """
 
     def __init__(
@@ -94,6 +105,11 @@ class Run:
         precision: str = "auto",
         command: list[str] | None = None,
         debug: bool = False,
+        checkpoint_minutes: float = 1.0,
+        checkpoint_steps: int | None = None,
+        keep_checkpoints: int = 2,
+        deterministic: bool | None = None,
+        allow_changed: bool = False,
     ):
         strategies.require_tensorflow()
         self.recipe = recipe
@@ -105,10 +121,19 @@ class Run:
         self._check_folder()
         self.dir.mkdir(parents=True, exist_ok=True)
         self.console = Console(self.dir / "log.txt")
-        self.signals = Signals()
-        self.checkpoints = Checkpoints(self.dir / "checkpoints")
+        self.signals = Signals(self.dir / "STOP")
+        self.checkpoints = Checkpoints(self.dir / "checkpoints", keep_checkpoints)
+        self.checkpoint_seconds = checkpoint_minutes * 60
+        self.checkpoint_steps = checkpoint_steps
+        self.saver = Saver(self._write_checkpoint, self.say, self._checkpoint_written)
+        self.allow_changed = allow_changed
+        path = self.dir / "config.json"
+        self.config = json.loads(path.read_text()) if self.resuming else {}
         self.strategy = strategies.make_strategy(strategy, devices)
         self.precision = strategies.set_precision(precision, self.strategy)
+        if deterministic is None:
+            deterministic = self.config.get("device", {}).get("deterministic")
+        self.deterministic = strategies.set_determinism(deterministic)
         self._check_batch_size()
         self.seed = int(self.settings.get("seed", 0))
         keras.utils.set_random_seed(self.seed)
@@ -119,7 +144,7 @@ class Run:
         self._started = time.monotonic()
         self._resumed = None
         self._trained: set[int] = set()  # places of the weights that any phase has trained
-        self._digest: tuple[set[int], str] | None = None  # of those that none has
+        self._digest = ""  # of those that none has
         self._facts = {
             "finished": {},
             "updates": 0,
@@ -127,7 +152,8 @@ class Run:
             "seconds": {},
             "total_seconds": 0.0,
         }
-        self._read_checkpoint()
+        if self.resuming:
+            self._go_on()
         self._write_config()
         copy = self.dir / "recipe.py"
         if self.recipe_file is not None and not (copy.exists() and copy.samefile(self.recipe_file)):
@@ -141,6 +167,8 @@ class Run:
         self.signals.__exit__()
         for phase in self._phases:
             phase.close()
+        with contextlib.suppress(UserError) if error is not None else contextlib.nullcontext():
+            self.saver.wait()
         if error is not None:
             self.console.note(f"{kind.__name__}: {error}")
             explained = explain_unreadable(error)
@@ -195,17 +223,17 @@ class Run:
             data: Facts for config.json: fingerprint, sizes of the splits, warnings.
         """
         self.model = model
+        before, names = self.config.get("data"), self.task.get("class_names", ())
+        if before:
+            self._refuse(
+                changed_data(before, data, names, task.get("class_names", ())),
+                f"The data is not what {self.dir} was trained on",
+                "A resumed run sees the same examples.",
+                "Bring back the data as it was",
+                UserError,
+            )
         self.task = {"format": FORMAT, **task}
         _write_json(self.dir / "task.json", self.task)
-        before = self.config.get("data", {})
-        if self.resuming and before and before.get("fingerprint") != data.get("fingerprint"):
-            raise UserError(
-                f"The data is not what {self.dir} was trained on: fingerprint "
-                f"{data.get('fingerprint')}, "
-                f"was {before.get('fingerprint')}.",
-                "A resumed run sees the same examples.",
-                "Bring back the data as it was, or start a new run.",
-            )
         self.config["data"] = dict(data)
         self.config["model"] = {"parameters": int(model.count_params())}
         self._write_config()
@@ -261,22 +289,33 @@ class Run:
         """
         return state_of("model", self.model.variables, self._as_loaded())
 
-    def save_checkpoint(self, arrays: Mapping[str, np.ndarray], facts: dict) -> None:
-        """Writes a checkpoint for `--resume` to go on from; a full disk does not end a run."""
-        left_out = self._as_loaded()
-        if self._digest is None or self._digest[0] != left_out:
-            self._digest = left_out, self._digest_of(left_out)
-        facts = {**facts, "trained": sorted(self._trained), "frozen_sha256": self._digest[1]}
-        try:
-            self.checkpoints.save(arrays, facts)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            self.say(
-                "No space is left to write a checkpoint. Earlier ones are untouched and training "
-                "goes on; free some space and the next one will be written."
-            )
-            return
+    def save_checkpoint(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        facts: dict,
+        best: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Begins to write a checkpoint for `--resume` to go on from.
+
+        Args:
+            arrays: A copy of every variable.
+            facts: Plain data.
+            best: The best weights so far.
+        """
+        facts = {
+            **facts,
+            "trained": sorted(self._trained),
+            "frozen_sha256": self._digest,
+            "events": event_lengths(self.dir / "tensorboard"),
+        }
+        self.saver.start(arrays, _plain(facts), best)
+
+    def _write_checkpoint(self, arrays: Mapping, facts: dict, best: Mapping | None) -> None:
+        for name in facts["events"]:
+            sync(self.dir / "tensorboard" / name)
+        self.checkpoints.save(arrays, facts, best)
+
+    def _checkpoint_written(self) -> None:
         self.signals.resume_command = self.resume_command
 
     # End
@@ -407,20 +446,16 @@ class Run:
                 f"Use --batch-size {-(-size // parts) * parts}.",
             )
 
-    def _read_checkpoint(self) -> None:
-        self.config = {}
-        if not self.resuming:
-            return
-        self.config = json.loads((self.dir / "config.json").read_text())
+    def _go_on(self) -> None:
+        """Reads what an earlier process has left, and refuses what would become another run."""
+        if self.signals.stop_file.exists():
+            self.signals.stop_file.unlink()
+            self.say("The file STOP, which ends a run, was still there and is removed.")
+        for left_over in self.dir.glob("features-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
         if (self.dir / "task.json").is_file():
             self.task = json.loads((self.dir / "task.json").read_text())
-        grown = self._compare_settings(self.config.get("settings", {}))
-        for name, now, before in (
-            ("recipe", _sha256(self.recipe_file), self.config.get("recipe_sha256")),
-            ("precision", self.precision, self.config.get("device", {}).get("precision")),
-        ):
-            if before not in (None, now):
-                self.say(f"Note: the {name} is not that of the run so far; its results may differ.")
+        grown = self._compare()
         for checkpoint in self.checkpoints.newest_first():
             # With more epochs to train, the state before a phase's end is the one to go on from.
             if grown and checkpoint.facts["phase"] is None:
@@ -430,33 +465,65 @@ class Run:
             if grown or self._resumed is None:
                 self._resumed = checkpoint
             break
-        for damaged in self.checkpoints.damaged:
-            self.say(f"A checkpoint is damaged and was passed over: {damaged}")
+        for path, reason in self.checkpoints.damaged.items():
+            self.say(f"A checkpoint is damaged and was passed over: {path.name}: {reason}")
         if self._resumed is None:
+            cut_events(self.dir / "tensorboard", {})
             self.say("No checkpoint was written before; starting from the beginning.")
             return
         self._facts = dict(self._resumed.facts)
         self.signals.resume_command = self.resume_command
+        cut_events(self.dir / "tensorboard", self._facts["events"])
         write_history(self.dir / "history.csv", self._facts["history"])
 
-    def _compare_settings(self, before: dict) -> bool:
-        """Refuses settings that would make the resumed run another one; returns whether epochs
-        grew.
-        """
-        changed = {
-            name: (before.get(name), value)
-            for name, value in self.settings.items()
-            if name not in MAY_CHANGE and _plain(value) != before.get(name)
-        }
-        if changed:
-            lines = "; ".join(f"{n} was {old!r}, now {new!r}" for n, (old, new) in changed.items())
-            raise UsageError(
-                f"These settings differ from those of {self.dir}: {lines}.",
-                f"A resumed run keeps its settings; only {' and '.join(MAY_CHANGE)} may change.",
-                "Leave them out, or start a new run.",
+    def _compare(self) -> bool:
+        """Refuses what would make the resumed run another one; returns whether epochs grew."""
+        before = self.config.get("settings", {})
+        settings = {name: v for name, v in self.settings.items() if name not in MAY_CHANGE}
+        self._refuse(
+            changed_values(before, settings),
+            f"These settings differ from those of {self.dir}",
+            f"A resumed run keeps its settings; only {' and '.join(MAY_CHANGE)} may change.",
+            "Leave them out",
+        )
+        if self.config.get("recipe_sha256") not in (None, _sha256(self.recipe_file)):
+            mine = self.dir / "recipe.py"
+            self._refuse(
+                changed_recipe(mine, self.recipe_file) if self.recipe_file else ["it has no file"],
+                f"The recipe is not that of {self.dir}",
+                "A resumed run goes on with the recipe it began with.",
+                f"Go on with {mine}",
             )
+        names = ("strategy", "replicas", "precision", "deterministic")
+        self._refuse(
+            changed_values(self.config.get("device", {}), self._device(), names),
+            f"The devices or the number format are not those of {self.dir}",
+            "A resumed run keeps --strategy, --devices, --precision and --deterministic.",
+            "Give the options that the run began with",
+        )
+        for line in (
+            *changed_values(self.config.get("versions", {}), _versions()),
+            *changed_values(self.config.get("device", {}), self._device(), ("devices",)),
+        ):
+            self.say(f"Note: {line}; results may differ in their last digits.")
         grown = [self._grows(name, before.get(name)) for name in MAY_CHANGE]
         return any(grown)
+
+    def _refuse(
+        self,
+        lines: list[str],
+        came: str,
+        expected: str,
+        fix: str,
+        kind: type[UserError] = UsageError,
+    ) -> None:
+        """Raises an error that shows what differs; says it only where changes are allowed."""
+        if not lines:
+            return
+        shown = f"{came}:\n" + "\n".join(f"  {line}" for line in lines)
+        if not self.allow_changed:
+            raise kind(shown, expected, f"{fix}, start a new run, or add --allow-changed.")
+        self.say(f"Note: {shown}")
 
     def _grows(self, name: str, old: int | None) -> bool:
         new = self.settings.get(name)
@@ -481,9 +548,10 @@ class Run:
         return set(weights_of(self.model)) - trained
 
     def _will_train(self, tuner: FineTuner) -> None:
-        """Notes the weights that a phase is about to change."""
+        """Notes the weights that a phase is about to change, and the hash of all others."""
         places = {id(v): place for place, v in enumerate(self.model.variables)}
         self._trained |= {places[id(v)] for v in tuner.trainable_variables if id(v) in places}
+        self._digest = self._digest_of(self._as_loaded())
 
     def _digest_of(self, chosen: set[int]) -> str:
         return digest(v for v in self.model.variables if id(v) in chosen)
@@ -499,31 +567,27 @@ class Run:
                 "Bring back the backbone as it was, or start a new run.",
             )
 
+    def _device(self) -> dict[str, Any]:
+        names = [device.name for device in tf.config.list_logical_devices()]
+        return {
+            "devices": [name.removeprefix("/device:").lower() for name in names],
+            "strategy": type(self.strategy).__name__,
+            "replicas": self.strategy.num_replicas_in_sync,
+            "precision": self.precision,
+            "deterministic": self.deterministic,
+            "cpu_count": os.cpu_count(),
+            "platform": platform.platform(),
+        }
+
     def _write_config(self) -> None:
-        devices = [
-            d.name.removeprefix("/device:").lower() for d in tf.config.list_logical_devices()
-        ]
         self.config |= {
             "format": FORMAT,
             "recipe": self.recipe,
             "recipe_sha256": _sha256(self.recipe_file),
             "settings": {name: _plain(value) for name, value in self.settings.items()},
             "seed": self.seed,
-            "device": {
-                "devices": devices,
-                "strategy": type(self.strategy).__name__,
-                "replicas": self.strategy.num_replicas_in_sync,
-                "precision": self.precision,
-                "cpu_count": os.cpu_count(),
-                "platform": platform.platform(),
-            },
-            "versions": {
-                "tfsft": tfsft.__version__,
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-                "numpy": np.__version__,
-            },
+            "device": self._device(),
+            "versions": _versions(),
         }
         _write_json(self.dir / "config.json", self.config)
 
@@ -589,6 +653,12 @@ class Phase:
         """Whether early stopping has ended it."""
         return self.best.stopped
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has no further step to train, at the point it goes on from."""
+        updates = int(self.tuner.optimizer.iterations.numpy())
+        return self.stopped or bool(self.max_updates and updates >= self.max_updates)
+
     def begin(
         self, tuner: FineTuner, *, epochs: int, steps: int, batch_size: int, size: int
     ) -> tuple[int, int]:
@@ -637,6 +707,7 @@ class Phase:
     def facts(self, epoch: int, step: int) -> dict:
         """What a checkpoint of this phase says besides its arrays."""
         run = self.run
+        self._tensorboard.flush()
         return {
             **run._facts,
             "phase": self.name,
@@ -672,7 +743,9 @@ class Phase:
             )
         total = run._facts["total_seconds"] + time.monotonic() - run._started
         facts = {**run._facts, "phase": None, "total_seconds": total}
+        run.saver.wait()
         run.save_checkpoint(run.model_state(), facts)
+        run.saver.wait()
 
     def keep_best_model(self) -> Path | None:
         """Writes model.keras with the last good weights, for a training that fails.
@@ -682,6 +755,7 @@ class Phase:
         if self.best.weights:
             self.best.put_back(self.tuner.model)
             return self.run.save(self.run.model)
+        self.run.saver.wait()
         checkpoint = self.run.checkpoints.newest()
         if checkpoint is None:
             return None
@@ -707,6 +781,16 @@ def _headline(metrics: dict) -> str:
     names += ("pearson", "precision", "recall", "f1", "exact")
     names += ("perplexity", "token_accuracy", "chrf", "bleu", "rougeL", "exact_match")
     return " · ".join(f"{n} {metrics[n]:.4f}" for n in names if metrics.get(n) is not None)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "tfsft": tfsft.__version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def _plain(value: Any) -> Any:

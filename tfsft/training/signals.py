@@ -1,11 +1,13 @@
-"""Ctrl-C and SIGTERM end a run at the next step, with its state saved; a second one ends it at
-once.
+"""Ctrl-C, SIGTERM and a file named STOP end a run at the next step, with its state saved; a second
+signal ends it at once.
 """
 
 import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from tfsft.errors import Stopped
 
@@ -13,18 +15,33 @@ HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Catches the signals that end a run while it is entered.
+    """Catches what ends a run while it is entered.
 
-    `wait_for_step` is set while steps are trained: the signal is then only remembered in
-    `received`, and whoever trains saves and raises `Stopped`. At any other time `Stopped` is raised
-    where the program stands.
+    `wait_for_step` is set while steps are trained: a signal is then only remembered, and whoever
+    trains looks at `asked`, saves and calls `stop`. At any other time `Stopped` is raised where the
+    program stands.
+
+    Args:
+        stop_file: Ends the training once it is there; it is removed then.
     """
 
-    def __init__(self):
+    def __init__(self, stop_file: Path | None = None):
         self.received: int | None = None
+        self.stop_file = stop_file
         self.wait_for_step = False
         self.resume_command: str | None = None
         self._before: dict = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants the training to stop."""
+        return self.received is not None or (self.stop_file is not None and self.stop_file.exists())
+
+    def stop(self) -> NoReturn:
+        """Ends the run."""
+        if self.received is None:
+            self.stop_file.unlink(missing_ok=True)
+        raise Stopped(self.received, self.resume_command)
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():

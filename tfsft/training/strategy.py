@@ -116,6 +116,22 @@ def set_precision(precision: str, strategy: tf.distribute.Strategy) -> str:
     return precision
 
 
+def set_determinism(wanted: bool | None = None) -> bool:
+    """Makes TensorFlow use only operations that give the same bits every time; returns whether.
+
+    Args:
+        wanted: None does so on machines without GPU or TPU, where it costs next to nothing. It
+            stays on for the whole process.
+    """
+    if wanted is None:
+        wanted = not (
+            tf.config.list_physical_devices("GPU") + tf.config.list_logical_devices("TPU")
+        )
+    if wanted:
+        tf.config.experimental.enable_op_determinism()
+    return wanted
+
+
 def _has_bfloat16(strategy: tf.distribute.Strategy) -> bool:
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return True

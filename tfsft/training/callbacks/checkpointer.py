@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from tfsft.errors import Stopped
 from tfsft.training.checkpoints import restore, state_of
 
 if TYPE_CHECKING:
@@ -17,24 +16,21 @@ class Checkpointer(keras.callbacks.Callback):
 
     Args:
         phase: Whose state is saved.
-        seconds: Least time between two saves that nobody asked for.
     """
 
-    def __init__(self, phase: "Phase", seconds: float = 60.0):
+    def __init__(self, phase: "Phase"):
         super().__init__()
         self.phase = phase
-        self.seconds = seconds
+        self.run = phase.run
         self.first_step = 0
         self.epoch = 0
         self.metrics: dict | None = None  # to be put back once the first epoch has begun
+        self._steps = 0  # since the last save
         self._saved_at = time.monotonic()
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """From now on a signal waits for the end of a step."""
-        self.phase.run.signals.wait_for_step = True
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Puts half an epoch's metrics back when the phase goes on in the middle of one."""
+        self.run.signals.wait_for_step = True
         self.epoch = epoch
         if self.metrics is not None:
             restore("metrics", self.model.metrics_variables, self.metrics)
@@ -42,40 +38,52 @@ class Checkpointer(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Saves between two steps; after the last of an epoch, once it is validated."""
+        self._steps += 1
         step = self.first_step + batch + 1
-        if step < self.phase.steps and (self.phase.run.signals.received or self._is_time()):
-            self.save(self.epoch, step)
-            self._stop_if_asked()
+        if step < self.phase.steps and not self.model.stop_training:
+            self._save_if_due(self.epoch, step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves between two epochs."""
         self.first_step = 0
         last = epoch + 1 >= self.phase.epochs or self.model.stop_training
-        if last or self.phase.run.signals.received or self._is_time():
-            self.save(epoch + 1, 0)
-            self._stop_if_asked()
+        self._save_if_due(epoch + 1, 0, is_due=last)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Marks the phase as finished."""
         self.phase.finish()
-        self.phase.run.signals.wait_for_step = False
+        self.run.signals.wait_for_step = False
+        if self.run.signals.asked:
+            self.run.signals.stop()
 
     def save(self, epoch: int, step: int) -> None:
-        """Writes a checkpoint from which epoch `epoch` goes on with step `step`."""
+        """Copies the state, and begins to write a checkpoint from which epoch `epoch` goes on with
+        step `step`.
+        """
+        self.run.saver.wait()  # before copying, so that there is one copy at a time
         phase, tuner = self.phase, self.model
         arrays = (
-            phase.run.model_state()
+            self.run.model_state()
             | state_of("optimizer", tuner.optimizer.variables)
             | state_of("metrics", tuner.metrics_variables)
-            | phase.best.weights
         )
-        phase.run.save_checkpoint(arrays, phase.facts(epoch, step))
-        self._saved_at = time.monotonic()
+        self.run.save_checkpoint(arrays, phase.facts(epoch, step), phase.best.weights)
+        self._steps, self._saved_at = 0, time.monotonic()
+
+    def _save_if_due(self, epoch: int, step: int, is_due: bool = False) -> None:
+        asked = self.run.signals.asked
+        if asked or is_due or self._is_time():
+            self.save(epoch, step)
+        if asked:
+            self.run.saver.wait()
+            self.run.signals.stop()
 
     def _is_time(self) -> bool:
-        return time.monotonic() - self._saved_at >= self.seconds
-
-    def _stop_if_asked(self) -> None:
-        number = self.phase.run.signals.received
-        if number:
-            raise Stopped(number, self.phase.run.resume_command)
+        if not self.run.saver.ready:
+            return False
+        self.run.saver.wait()  # for what went wrong
+        seconds = time.monotonic() - self._saved_at
+        steps = self.run.checkpoint_steps
+        return seconds >= self.run.checkpoint_seconds or (
+            steps is not None and self._steps >= steps
+        )

@@ -2,7 +2,11 @@
 resume.
 """
 
+import os
+import re
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -59,9 +63,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._resumed = {name: tuple(values) for name, values in state.items()}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Forgets what an interrupted run wrote after the point it is resumed from."""
-        for part in ("train", "validation"):
-            forget_after(self.folder / part, self.updates)
+        """Opens the files."""
         self._train = tf.summary.create_file_writer(str(self.folder / "train"))
         self._validation = tf.summary.create_file_writer(str(self.folder / "validation"))
 
@@ -116,6 +118,11 @@ class TensorBoard(keras.callbacks.Callback):
         """Closes the files."""
         self.close()
 
+    def flush(self) -> None:
+        """Hands what is still in memory to the files."""
+        for writer in (self._train, self._validation):
+            writer.flush()
+
     def close(self) -> None:
         """Writes what is still in memory."""
         for writer in (self._train, self._validation):
@@ -144,20 +151,28 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 def write_images(folder: Path, step: int, images: dict[str, bytes]) -> None:
-    """Writes PNG pictures by their tags."""
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=step):
-        for tag, png in images.items():
+    """Writes PNG pictures by their tags, each instead of what was there of that tag and step."""
+    for tag, png in images.items():
+        with _page(folder, step, tag):
             tf.summary.image(tag, _pixels(png))
-    writer.close()
 
 
 def write_texts(folder: Path, step: int, texts: dict[str, str]) -> None:
-    """Writes Markdown by its tags."""
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=step):
-        for tag, text in texts.items():
+    """Writes Markdown by its tags, each instead of what was there of that tag and step."""
+    for tag, text in texts.items():
+        with _page(folder, step, tag):
             tf.summary.text(tag, text)
+
+
+@contextmanager
+def _page(folder: Path, step: int, tag: str) -> Iterator[None]:
+    """Opens a file for one page alone, as a run that goes on may write it once more."""
+    suffix = f".{re.sub('[^a-z0-9]+', '-', tag.lower())}-{step}"
+    for old in folder.glob(f"events.*{suffix}"):
+        old.unlink()
+    writer = tf.summary.create_file_writer(str(folder), filename_suffix=suffix)
+    with writer.as_default(step=step):
+        yield
     writer.close()
 
 
@@ -182,22 +197,17 @@ def write_hyperparameters(folder: Path, settings: dict, metrics: dict[str, float
     writer.close()
 
 
-def forget_after(folder: Path, step: int) -> None:
-    """Removes events after `step` from the event files of a folder; a torn last record goes too."""
-    for path in folder.glob("events.*"):
-        kept, dropped = [], False
-        try:
-            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-                event = tf.compat.v1.Event.FromString(record)
-                if event.step <= step:
-                    kept.append(record)
-                else:
-                    dropped = True
-        except tf.errors.DataLossError:
-            dropped = True
-        if dropped:
-            beside = path.with_name(f"writing-{path.name}")
-            with tf.io.TFRecordWriter(str(beside)) as writer:
-                for record in kept:
-                    writer.write(record)
-            beside.replace(path)
+def event_lengths(folder: Path) -> dict[str, int]:
+    """Returns how many bytes each event file below a folder has, by its path in there."""
+    files = sorted(folder.rglob("events.*"))
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def cut_events(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Removes what was written after `event_lengths` returned `lengths`."""
+    for path in folder.rglob("events.*"):
+        length = lengths.get(str(path.relative_to(folder)))
+        if length is None:
+            path.unlink()
+        elif path.stat().st_size > length:
+            os.truncate(path, length)

@@ -1,0 +1,102 @@
+"""Runs the command `tfsft` and kills it with SIGKILL at one moment.
+
+    python killed.py MOMENT COUNT FRACTION run image_cls ...
+
+MOMENT is one of `MOMENTS`; the process is killed the COUNTth time it comes, FRACTION of the way
+through it, or after that many seconds of a step.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+MOMENTS = ("step", "write", "rename", "validation", "phase", "evaluation")
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def prepare(moment, count, fraction):
+    """Makes the `count`th `moment` the last one of this process."""
+    from tfsft.training import checkpoints, run, tensor_files
+    from tfsft.training.callbacks.checkpointer import Checkpointer
+
+    left = [count]
+
+    def is_last():
+        left[0] -= 1
+        return left[0] == 0
+
+    def before(owner, name):
+        original = getattr(owner, name)
+
+        def method(*args, **kwargs):
+            if is_last():
+                kill()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, method)
+
+    if moment == "step":
+
+        def begin(self, batch, logs=None):
+            if is_last():
+                threading.Timer(fraction, kill).start()
+
+        Checkpointer.on_train_batch_begin = begin
+    elif moment == "write":
+        write = tensor_files.write_synced
+
+        def partly(path, pieces):
+            pieces = list(pieces)
+            if is_last():
+                with open(path, "wb") as file:
+                    content = b"".join(map(bytes, pieces))
+                    file.write(content[: int(len(content) * fraction)])
+                kill()
+            return write(path, pieces)
+
+        tensor_files.write_synced = checkpoints.write_synced = partly
+    elif moment == "rename":
+        replace = os.replace
+
+        def renamed(source, target):
+            if ".writing-" in str(source) and is_last():
+                if fraction > 0.5:
+                    replace(source, target)
+                kill()
+            replace(source, target)
+
+        os.replace = renamed
+    elif moment == "validation":
+        Checkpointer.on_test_batch_end = lambda self, batch, logs=None: (
+            kill() if is_last() else None
+        )
+    elif moment == "phase":
+        finish = run.Phase.finish
+
+        def finished(self):
+            finish(self)
+            if is_last():
+                kill()
+
+        if fraction > 0.5:
+            run.Phase.finish = finished
+        else:
+            before(run.Phase, "finish")
+    elif moment == "evaluation":
+        before(run.Run, "save" if fraction > 0.5 else "evaluate")
+    else:
+        raise ValueError(moment)
+
+
+if __name__ == "__main__":
+    from tfsft.cli import main
+    from tfsft.cli.tensorflow_start import starting_tensorflow
+
+    moment, count, fraction, *words = sys.argv[1:]
+    with starting_tensorflow():
+        prepare(moment, int(count), float(fraction))
+    sys.exit(main(words))
