@@ -1,17 +1,12 @@
 """A run killed five times by SIGKILL leaves the bits of one that was never interrupted."""
 
-import json
 import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from run_folders import differences
+from killed import kill_and_compare
 from tiny_pictures import save_flowers, save_tiny_resnet
 
-KILLED = Path(__file__).parents[1] / "tools" / "killed.py"
 EVERYTHING = ["--image-size", "32", "--batch-size", "8", "--epochs", "6", "--hidden-units", "16",
               "--learning-rate", "0.02", "--augment", "flip,crop,color,mixup", "--dropout", "0.3",
               "--schedule", "cosine", "--warmup", "0.1", "--accumulate", "2", "--ema", "0.8",
@@ -28,34 +23,6 @@ def options(tmp_path_factory):
     return ["--data", str(folder / "flowers"), "--backbone", str(folder / "resnet"), *EVERYTHING]
 
 
-def run(folder, recipe, *words, moment=None):
-    """Runs the command; returns it when it has ended or was killed."""
-    begin = [str(KILLED), *map(str, moment)] if moment else ["-m", "tfsft"]
-    return subprocess.run(
-        [sys.executable, *begin, "run", recipe, *map(str, words)],
-        cwd=folder, env=os.environ | {"TFSFT_CACHE": str(folder / "cache")}, capture_output=True,
-        text=True, timeout=600,
-    )  # fmt: skip
-
-
-def kill_and_compare(folder, recipe, options, moments):
-    """Kills a run at one moment after the other; asserts that its end is that of a whole one."""
-    whole = run(folder, recipe, *options, "--run-dir", "whole")
-    assert whole.returncode == 0, whole.stderr
-    said = []
-    for moment in moments:
-        there = (folder / "killed" / "config.json").exists()
-        words = ["--resume" if there else "--run-dir", "killed", "--checkpoint-steps", "2"]
-        done = run(folder, recipe, *options, *words, moment=moment)
-        assert done.returncode == -9, (moment, done.stdout, done.stderr)
-        said.append(done.stdout)
-    done = run(folder, recipe, *options, "--resume", "killed")
-    assert done.returncode == 0, (moments, done.stderr)
-    assert differences(folder / "whole", folder / "killed") == [], (moments, said)
-    assert not list((folder / "killed" / "checkpoints").glob(".writing-*"))
-    return said, done.stdout
-
-
 def test_five_kills_with_everything_on(options, tmp_path):
     draw = random.Random(int(os.environ.get("TFSFT_KILL_SEED", "1")))
     moments = [
@@ -65,7 +32,19 @@ def test_five_kills_with_everything_on(options, tmp_path):
         ("validation", draw.randint(1, 3), 0),
         ("rename", draw.randint(2, 6), draw.random()),
     ]
-    said, _ = kill_and_compare(tmp_path, "image_cls", options, moments)
+    said = kill_and_compare(tmp_path, "image_cls", options, moments)
     assert any("Going on from phase 'unfrozen', epoch" in text for text in said)
-    manifests = (tmp_path / "killed" / "checkpoints").glob("*/manifest.json")
-    assert all("files" in json.loads(path.read_text()) for path in manifests)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_five_kills_with_cached_features(options, tmp_path, seed):
+    draw = random.Random(seed)
+    moments = [
+        ("write", draw.randint(1, 9), draw.random()),
+        ("phase", 1, draw.random()),
+        ("step", draw.randint(1, 9), draw.uniform(0, 0.05)),
+        ("validation", draw.randint(1, 4), 0),
+        ("evaluation", 1, draw.random()),
+    ]
+    kill_and_compare(tmp_path, "image_cls", [*options, "--augment", "none"], moments)

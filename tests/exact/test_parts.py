@@ -3,91 +3,15 @@
 import dataclasses
 import re
 import shutil
-import signal
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 from run_folders import differences
+from small_run import STEPS, stop_after, train
 
-from tfsft import training
-from tfsft.data.pipeline import Pipeline
-from tfsft.data.plan import BatchPlan
-from tfsft.errors import Stopped, UserError
+from tfsft.errors import Stopped
 from tfsft.training import checkpoints
 
-SIZE, WIDTH, CLASSES, BATCH = 30, 5, 3, 8
-STEPS = -(-SIZE // BATCH)
-STOP_AT = 2 * STEPS + 3 * STEPS + 2  # in the fourth epoch of the second phase
 KEYS = checkpoints._keyed
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    data: str = "numbers"
-    seed: int = 3
-
-
-def pipeline(shuffle):
-    random = np.random.default_rng(0)
-    inputs = random.normal(size=(SIZE, WIDTH)).astype("float32")
-    labels = (inputs[:, 0] > 0).astype(int) + (inputs[:, 1] > 0)
-
-    def fetch(rows, seeds):
-        noise = seeds[..., :1].astype("float32") / 2**31 * shuffle  # augmentation of a sort
-        return tf.data.Dataset.from_tensor_slices((inputs[rows] + noise, np.ones(rows.shape, bool)))
-
-    plan = BatchPlan(SIZE, BATCH, seed=3, shuffle=shuffle)
-    return Pipeline(plan, labels, fetch, num_classes=CLASSES)
-
-
-class StopAt(keras.callbacks.Callback):
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(signal.SIGTERM)
-
-
-def train(folder, stop_at=0, resume=False):
-    """Two phases with shuffling, dropout, a schedule, accumulation, a moving average and early
-    stopping; eagerly, because building a graph would take longer than training.
-    """
-    keras.utils.clear_session()
-    stop = StopAt(stop_at)
-    with training.Run("parts", Config(), **{"resume" if resume else "run_dir": folder}) as run:
-        train_data, validation = pipeline(True), pipeline(False)
-        model = keras.Sequential(
-            [
-                keras.Input((WIDTH,)),
-                keras.layers.Dense(8, activation="tanh", name="hidden"),
-                keras.layers.Dropout(0.3, name="dropout"),
-                keras.layers.Dense(CLASSES, activation="softmax", name="predictions"),
-            ]
-        )
-        run.begin(model, task={"class_names": []}, data={"fingerprint": "f"})
-        for name, epochs in (("head", 2), ("unfrozen", 8)):
-            model.get_layer("hidden").trainable = name != "head"
-            tuner = training.FineTuner(model, accumulate=2, clip_norm=1.0)
-            schedule = training.make_schedule("cosine", 0.2, epochs * STEPS)
-            tuner.compile(
-                training.make_optimizer("adamw", schedule, ema=0.8),
-                "categorical_crossentropy",
-                weighted_metrics=["accuracy"],
-                run_eagerly=True,
-            )
-            phase = run.phase(name, patience=2)
-            tuner.fit(
-                train_data,
-                validation_data=validation,
-                epochs=epochs,
-                callbacks=[stop],
-                phase=phase,
-            )
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +22,12 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
+def interrupted(tmp_path_factory, whole):
+    """Stopped in the last epoch, before the last step: early stopping has waited for one epoch."""
     folder = tmp_path_factory.mktemp("parts") / "interrupted"
+    epochs = len((whole / "history.csv").read_text().splitlines()) - 1
     with pytest.raises(Stopped):
-        train(folder, stop_at=STOP_AT)
+        train(folder, stop_after(epochs * STEPS - 1))
     return folder
 
 
@@ -154,7 +80,7 @@ def test_with_all_parts_it_is_the_same_run(whole, resumed):
     run = resumed()
     assert differences(whole, run) == []
     rows = (run / "history.csv").read_text().splitlines()
-    assert len(rows) < 1 + 2 + 8  # early stopping had a say
+    assert len(rows) < 1 + 1 + 8  # early stopping had a say
 
 
 @pytest.mark.parametrize(
@@ -182,9 +108,9 @@ def test_variables_left_out(whole, resumed, monkeypatch, pattern, seen):
 @pytest.mark.parametrize(
     ("fact", "seen"),
     [
-        ({"step": 1}, "weights"),  # where it was in the data
+        ({"step": STEPS - 2}, "weights"),  # where it was in the data
         ({"epoch": 1}, "weights"),
-        ({"phase": "head"}, None),
+        ({"phase": "head"}, "weights"),
         ({"finished": {}}, "history.csv"),
         (
             {"best": {"best": None, "best_epoch": None, "waited": 0, "stopped": False}},
@@ -198,8 +124,4 @@ def test_variables_left_out(whole, resumed, monkeypatch, pattern, seen):
 )
 def test_facts_left_out(whole, resumed, monkeypatch, fact, seen):
     leave_out_fact(monkeypatch, **fact)
-    if seen is None:
-        with pytest.raises(UserError, match="does not fit"):
-            resumed()
-    else:
-        assert seen in differences(whole, resumed())
+    assert seen in differences(whole, resumed())

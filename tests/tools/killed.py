@@ -8,6 +8,7 @@ through it, or after that many seconds of a step.
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -90,6 +91,45 @@ def prepare(moment, count, fraction):
         before(run.Run, "save" if fraction > 0.5 else "evaluate")
     else:
         raise ValueError(moment)
+
+
+def run(folder, recipe, *words, moment=None):
+    """Runs the command; returns it when it has ended or was killed."""
+    begin = [__file__, *map(str, moment)] if moment else ["-m", "tfsft"]
+    return subprocess.run(
+        [sys.executable, *begin, "run", recipe, *map(str, words)],
+        cwd=folder, env=os.environ | {"TFSFT_CACHE": str(folder / "cache")}, capture_output=True,
+        text=True, timeout=600,
+    )  # fmt: skip
+
+
+def kill_and_compare(folder, recipe, options, moments):
+    """Kills a run at one moment after the other; asserts that its end is that of a whole one.
+
+    Args:
+        folder: Where it runs.
+        recipe, options: What is run.
+        moments: The arguments of this script, for each process.
+
+    Returns:
+        What each process said.
+    """
+    from run_folders import differences
+
+    whole = run(folder, recipe, *options, "--run-dir", "whole")
+    assert whole.returncode == 0, whole.stderr
+    said = []
+    for moment in moments:
+        there = (folder / "killed" / "config.json").exists()
+        words = ["--resume" if there else "--run-dir", "killed", "--checkpoint-steps", "2"]
+        done = run(folder, recipe, *options, *words, moment=moment)
+        assert done.returncode == -9, (moment, done.stdout, done.stderr)
+        said.append(done.stdout)
+    done = run(folder, recipe, *options, "--resume", "killed")
+    assert done.returncode == 0, (moments, done.stderr)
+    assert differences(folder / "whole", folder / "killed") == [], (moments, said)
+    assert not list((folder / "killed" / "checkpoints").glob(".writing-*"))
+    return [*said, done.stdout]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from run_folders import events
 
 from tfsft import training
 from tfsft.data.pipeline import Pipeline
@@ -110,22 +111,6 @@ def train(folder, config=None, stop_at=None, resume=False):
 
 def weights(model):
     return {v.path: np.asarray(v) for v in model.variables}
-
-
-def events(folder):
-    """(tag, step) -> value or None, without wall times and rates."""
-    found = {}
-    for path in sorted(folder.glob("events.*")):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            for value in event.summary.value:
-                key = (value.tag, event.step)
-                assert key not in found, f"{key} was written twice"
-                is_scalar = value.metadata.plugin_data.plugin_name == "scalars"
-                found[key] = float(tf.make_ndarray(value.tensor)) if is_scalar else None
-                if "examples_per_second" in value.tag:
-                    found[key] = None
-    return found
 
 
 @pytest.fixture(scope="module")

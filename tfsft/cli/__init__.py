@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for data, weights or training, 2 for a wrong option, value or run
-        folder, 130 after Ctrl-C, 143 after SIGTERM.
+        folder, 130 after Ctrl-C, 143 after SIGTERM; a file STOP ends a run with 0.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Looked for among the words, so that it also shows the traceback of a mistake in the options.

@@ -131,8 +131,8 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         """Removes what is too old, and damaged ones: they would take the place of whole ones."""
-        saved = sorted(self._saved().values())
-        for path in (*self.damaged, *saved[: -self.keep]):
+        whole = [path for path in sorted(self._saved().values()) if path not in self.damaged]
+        for path in (*self.damaged, *whole[: -self.keep]):
             shutil.rmtree(path, ignore_errors=True)
         self.damaged = {}
         self._remove_best()

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -38,9 +38,9 @@ class Console:
         self.note(message)
 
     def note(self, message: str) -> None:
-        """Writes a sentence to the log alone."""
+        """Writes a sentence to the log alone; a log that cannot be written ends no training."""
         if self.log is not None:
-            with open(self.log, "a", encoding="utf-8") as file:
+            with suppress(OSError), open(self.log, "a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
 
     @contextmanager

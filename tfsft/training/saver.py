@@ -2,10 +2,13 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tfsft.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Saver:
@@ -57,7 +60,7 @@ class Saver:
         self._thread, error, self._error = None, self._error, None
         if error is None:
             return
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if getattr(error, "errno", None) in FULL:
             self._say(
                 "No space is left to write a checkpoint. Earlier ones are untouched and training "
                 "goes on; free some space and the next one will be written."
@@ -77,3 +80,13 @@ class Saver:
             self._saved()
         except BaseException as error:  # raised again where somebody waits
             self._error = error
+
+
+@contextmanager
+def suppress_full_disk() -> Iterator[None]:
+    """Goes on where there is no space for what is written again later."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise

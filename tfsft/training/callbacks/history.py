@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.training.saver import suppress_full_disk
 
 
 class History(keras.callbacks.Callback):
@@ -30,7 +31,8 @@ class History(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row |= {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append(row)
-        write_history(self.path, self.rows)
+        with suppress_full_disk():  # after the next epoch all rows are written again
+            write_history(self.path, self.rows)
 
 
 def write_history(path: Path, rows: list[dict]) -> None:
