@@ -37,7 +37,7 @@ def finished(tmp_path_factory, options, cache):
 
 
 def weights(run):
-    newest = max((run / "checkpoints").iterdir())
+    newest = max((run / "checkpoints").glob("0*"))
     return load_file(newest / "state.safetensors")
 
 

@@ -127,7 +127,8 @@ def kill_and_compare(folder, recipe, options, moments):
         said.append(done.stdout)
     done = run(folder, recipe, *options, "--resume", "killed")
     assert done.returncode == 0, (moments, done.stderr)
-    assert differences(folder / "whole", folder / "killed") == [], (moments, said)
+    found = differences(folder / "whole", folder / "killed")
+    assert not found, (found, moments, said)
     assert not list((folder / "killed" / "checkpoints").glob(".writing-*"))
     return [*said, done.stdout]
 

@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path, capsys):
     for _ in range(2):
         with pytest.raises(Stopped):
             train(tmp_path / "run", stop_at=4, resume=_ == 1)
-    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    newest = max((tmp_path / "run" / "checkpoints").glob("0*"))
     content = bytearray((newest / "state.safetensors").read_bytes())
     content[len(content) // 2] ^= 1
     (newest / "state.safetensors").write_bytes(content)
@@ -315,7 +315,7 @@ def test_cutting_events(tmp_path):
 def test_a_page_takes_the_place_of_the_same_page(tmp_path):
     for text in ("first", "second"):
         write_texts(tmp_path, 3, {"a page": text, "another": text})
-    assert events(tmp_path).keys() == {("a page/text_summary", 3), ("another/text_summary", 3)}
+    assert events(tmp_path).keys() == {("a page", 3), ("another", 3)}
 
 
 def test_a_checkpoint_holds_what_was_trained_and_refuses_other_pretrained_weights(tmp_path):

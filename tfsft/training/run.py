@@ -149,6 +149,7 @@ class Run:
             "finished": {},
             "updates": 0,
             "history": [],
+            "pages": {},
             "seconds": {},
             "total_seconds": 0.0,
         }
@@ -378,7 +379,9 @@ class Run:
         """Adds a page of pictures, uint8 `[height, width, 3]` each, to TensorBoard."""
         page = plots.picture_grid([np.asarray(picture) for picture in pictures], captions)
         folder = self.dir / "tensorboard" / "train"
-        write_images(folder, self._facts["updates"], {title: plots.to_png(page)})
+        # A run that goes on shows once more what it showed at its beginning.
+        step = self._facts["pages"].setdefault(title, self._facts["updates"])
+        write_images(folder, step, {title: plots.to_png(page)})
 
     def report(self, thumbnails: Mapping[str, bytes] | None = None) -> Path:
         """Writes metrics.json, the HParams page of TensorBoard and report.html, and says where
