@@ -15,11 +15,13 @@ from tfsft.errors import Stopped, UsageError, UserError
 from tfsft.training.callbacks import Checkpointer
 from tfsft.training.checkpoints import Checkpoints
 
+CONFIG = Config(epochs=2)
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("going_on") / "whole"
-    train(folder)
+    train(folder, config=CONFIG)
     return folder
 
 
@@ -45,7 +47,7 @@ def test_how_often_a_checkpoint_is_written(tmp_path, monkeypatch):
         return save(self, arrays, facts, best)
 
     monkeypatch.setattr(Checkpoints, "save", noted)
-    slow = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_: time.sleep(0.2))
+    slow = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: time.sleep(0.2))
     train(tmp_path / "run", slow, config=Config(epochs=1), checkpoint_steps=2, keep_checkpoints=3)
     places = [("head", 0, 2), ("head", 1, 0), (None, None, None)]
     places += [("unfrozen", 0, 2), ("unfrozen", 1, 0), (None, None, None)]
@@ -68,7 +70,7 @@ def test_a_slow_disk_does_not_hold_up_training(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "save", slowly)
     times = []
     tick = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda *_: times.append(time.monotonic())
+        on_train_batch_end=lambda batch, logs: times.append(time.monotonic())
     )
     with pytest.raises(Stopped):
         train(tmp_path / "run", tick, stop_after(7), checkpoint_steps=2)
@@ -96,14 +98,14 @@ def test_copies_do_not_change_when_training_goes_on(tmp_path, monkeypatch):
 def test_a_file_stop_ends_a_run_and_goes_away(whole, tmp_path, capsys):
     folder = tmp_path / "run"
     with pytest.raises(Stopped) as stopped:
-        train(folder, after(2, (folder / "STOP").touch))
+        train(folder, after(2, (folder / "STOP").touch), config=CONFIG)
     assert stopped.value.exit_code == 0
     assert f"--resume {folder}" in stopped.value.resume_command
     assert not (folder / "STOP").exists()
     facts = Checkpoints(folder / "checkpoints").newest().facts
     assert (facts["phase"], facts["epoch"], facts["step"]) == ("head", 0, 2)
     (folder / "STOP").touch()
-    train(folder, resume=True)
+    train(folder, config=CONFIG, resume=True)
     assert "The file STOP" in capsys.readouterr().out
     assert differences(whole, folder) == []
 
@@ -116,17 +118,17 @@ def test_a_signal_while_a_phase_ends_is_not_forgotten(whole, tmp_path):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Stopped) as stopped:
-        train(tmp_path / "run", Late())
+        train(tmp_path / "run", Late(), config=CONFIG)
     assert stopped.value.exit_code == 130
     assert Checkpoints(tmp_path / "run" / "checkpoints").newest().facts["phase"] is None
-    train(tmp_path / "run", resume=True)
+    train(tmp_path / "run", config=CONFIG, resume=True)
     assert differences(whole, tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("limit", [STEPS + 1, STEPS])
 def test_a_limit_of_steps_holds_over_a_resume(tmp_path, monkeypatch, limit):
     """Killed after the last step of a phase, before its end is written down."""
-    config = Config(max_steps=limit)
+    config = Config(epochs=2, max_steps=limit)
     train(tmp_path / "whole", config=config)
 
     class Killed(Exception):
@@ -151,14 +153,14 @@ def test_killed_before_the_first_checkpoint(whole, tmp_path, capsys):
         raise Killed
 
     with pytest.raises(Killed):
-        train(tmp_path / "run", after(2, killed))
-    train(tmp_path / "run", resume=True)
+        train(tmp_path / "run", after(2, killed), config=CONFIG)
+    train(tmp_path / "run", config=CONFIG, resume=True)
     assert "starting from the beginning" in capsys.readouterr().out
     assert differences(whole, tmp_path / "run") == []
 
 
 def test_changed_settings_can_be_allowed(run, capsys):
-    config = Config(seed=4)
+    config = Config(epochs=2, seed=4)
     with pytest.raises(UsageError, match="seed was 3, now 4"):
         training.Run("small", config, resume=run)
     training.Run("small", config, resume=run, allow_changed=True)
@@ -211,19 +213,19 @@ def test_changed_data_is_shown(tmp_path):
 def test_other_devices_are_refused(run, values, shown):
     change(run, "device", **values)
     with pytest.raises(UsageError, match=shown):
-        training.Run("small", Config(), resume=run)
-    training.Run("small", Config(), resume=run, allow_changed=True)
+        training.Run("small", CONFIG, resume=run)
+    training.Run("small", CONFIG, resume=run, allow_changed=True)
 
 
 def test_determinism_is_that_of_the_run(run):
     assert json.loads((run / "config.json").read_text())["device"]["deterministic"] is True
     with pytest.raises(UsageError, match="deterministic was True, now False"):
-        training.Run("small", Config(), resume=run, deterministic=False)
+        training.Run("small", CONFIG, resume=run, deterministic=False)
     change(run, "device", deterministic=False)
-    assert training.Run("small", Config(), resume=run).deterministic is False
+    assert training.Run("small", CONFIG, resume=run).deterministic is False
 
 
 def test_other_versions_are_said(run, capsys):
     change(run, "versions", keras="3.99")
-    training.Run("small", Config(), resume=run)
+    training.Run("small", CONFIG, resume=run)
     assert f"Note: keras was '3.99', now '{keras.__version__}'" in capsys.readouterr().out

@@ -19,7 +19,7 @@ STEPS = -(-SIZE // BATCH)
 class Config:
     data: str = "numbers"
     seed: int = 3
-    epochs: int = 8
+    epochs: int = 12
     max_steps: int = 0
 
 
