@@ -20,6 +20,7 @@ def test_exit_codes():
     assert UsageError("x").exit_code == 2
     assert Stopped(signal.SIGINT).exit_code == 130
     assert Stopped(signal.SIGTERM).exit_code == 143
+    assert Stopped(None).exit_code == 0
 
 
 def test_a_stop_is_not_caught_by_those_who_catch_exceptions():

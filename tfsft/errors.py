@@ -1,7 +1,9 @@
 """What a user did wrong, said in three parts: what came, what was expected, how to fix it."""
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -48,3 +50,21 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?` for the choice most like `word`, or an empty string."""
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Returns whether an error says that there is no space left."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # TensorFlow and HDF5 keep the system's words but not its number.
+    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
+
+
+@contextmanager
+def going_on_with_a_full_disk() -> Iterator[None]:
+    """Leaves out what has no space, where the rest can do without it."""
+    try:
+        yield
+    except Exception as error:
+        if not disk_is_full(error):
+            raise

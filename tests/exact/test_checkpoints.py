@@ -290,8 +290,9 @@ def test_what_went_wrong_while_writing_is_said_or_raised():
         raise errors[0]
 
     saver = Saver(write, said.append, lambda: said.append("saved"))
-    saver.start()
-    saver.wait()
+    for _ in range(2):  # it is said once until there is space again
+        saver.start()
+        saver.wait()
     assert len(said) == 1
     assert said[0].startswith("No space is left to write a checkpoint.")
     for kind in (UserError, KeyError):

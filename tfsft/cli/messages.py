@@ -1,6 +1,5 @@
 """What a person reads when something went wrong, and the exit code that goes with it."""
 
-import errno
 import shutil
 import sys
 import textwrap
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from tfsft.errors import Stopped, UserError, nearest
+from tfsft.errors import Stopped, UserError, disk_is_full, nearest
 
 _PACKAGE = Path(__file__).parents[1]
 _INTERRUPTED = 130  # 128 + SIGINT, as shells expect
@@ -66,7 +65,7 @@ def explain(error: BaseException, call: Invocation) -> tuple[str, int]:
             return error.format_message(), error.exit_code
         case click.ClickException():
             return _explain_click(error), error.exit_code
-    if _disk_is_full(error):
+    if disk_is_full(error):
         return _explain_full_disk(error), 1
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return _explain_memory(call), 1
@@ -92,13 +91,6 @@ def _explain_click(error: click.ClickException) -> str:
             return _parts(came, expected, help_command)
         return _parts(came, nearest(error.option_name, options).strip(), help_command)
     return _parts(f"{error.format_message().rstrip('.')}.", "", help_command)
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    # TensorFlow and HDF5 keep the system's words but not its number.
-    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
 
 
 def _explain_full_disk(error: BaseException) -> str:

@@ -1,14 +1,10 @@
 """Writes checkpoints beside the training: steps go on while one is written."""
 
-import errno
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from tfsft.errors import UserError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from tfsft.errors import UserError, disk_is_full
 
 
 class Saver:
@@ -32,6 +28,7 @@ class Saver:
         self._saved = saved
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._full = False  # and has been said
 
     @property
     def ready(self) -> bool:
@@ -58,9 +55,10 @@ class Saver:
             return
         self._thread.join()
         self._thread, error, self._error = None, self._error, None
-        if error is None:
+        was_full, self._full = self._full, disk_is_full(error)
+        if error is None or (was_full and self._full):
             return
-        if getattr(error, "errno", None) in FULL:
+        if self._full:
             self._say(
                 "No space is left to write a checkpoint. Earlier ones are untouched and training "
                 "goes on; free some space and the next one will be written."
@@ -80,13 +78,3 @@ class Saver:
             self._saved()
         except BaseException as error:  # raised again where somebody waits
             self._error = error
-
-
-@contextmanager
-def suppress_full_disk() -> Iterator[None]:
-    """Goes on where there is no space for what is written again later."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import keras
 
+from tfsft.errors import going_on_with_a_full_disk
 from tfsft.evaluation.atomic_write import atomic_write
-from tfsft.training.saver import suppress_full_disk
 
 
 class History(keras.callbacks.Callback):
@@ -31,7 +31,7 @@ class History(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row |= {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append(row)
-        with suppress_full_disk():  # after the next epoch all rows are written again
+        with going_on_with_a_full_disk():  # after the next epoch all rows are written again
             write_history(self.path, self.rows)
 
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfsft.errors import going_on_with_a_full_disk
 from tfsft.evaluation import plots
 
 POINTS_PER_EPOCH = 50
@@ -82,7 +83,7 @@ class TensorBoard(keras.callbacks.Callback):
             return
         totals = self._totals()
         now = time.monotonic()
-        with self._train.as_default(step=updates):
+        with going_on_with_a_full_disk(), self._train.as_default(step=updates):
             for name, (total, count) in totals.items():
                 before, count_before = self._last.get(name, (0.0, 0.0))
                 if count > count_before:
@@ -99,8 +100,12 @@ class TensorBoard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the epoch's values and the confusion matrix of its validation."""
         seconds = (self._trained or time.monotonic()) - self._started
+        with going_on_with_a_full_disk():
+            self._write_epoch(logs or {}, seconds)
+
+    def _write_epoch(self, logs: dict, seconds: float) -> None:
         updates = self.updates
-        for name, value in (logs or {}).items():
+        for name, value in logs.items():
             writer = self._validation if name.startswith("val_") else self._train
             with writer.as_default(step=updates):
                 tf.summary.scalar(f"epoch/{name.removeprefix('val_')}", value)
@@ -109,7 +114,7 @@ class TensorBoard(keras.callbacks.Callback):
             rate = self._steps * self.batch_size / max(seconds, 1e-9)
             tf.summary.scalar("epoch/examples_per_second", rate)
         matrix = self._confusion_matrix()
-        if matrix is not None and any(name.startswith("val_") for name in logs or {}):
+        if matrix is not None and any(name.startswith("val_") for name in logs):
             figure = plots.confusion_matrix(matrix, self.class_names)
             with self._validation.as_default(step=updates):
                 tf.summary.image("confusion matrix", _pixels(plots.to_png(figure)))
@@ -120,14 +125,16 @@ class TensorBoard(keras.callbacks.Callback):
 
     def flush(self) -> None:
         """Hands what is still in memory to the files."""
-        for writer in (self._train, self._validation):
-            writer.flush()
+        with going_on_with_a_full_disk():
+            for writer in (self._train, self._validation):
+                writer.flush()
 
     def close(self) -> None:
         """Writes what is still in memory."""
         for writer in (self._train, self._validation):
             if writer is not None:
-                writer.close()
+                with going_on_with_a_full_disk():
+                    writer.close()
 
     def _totals(self) -> dict[str, tuple[float, float]]:
         """Sum and weight so far in the epoch of every metric that is a mean."""
