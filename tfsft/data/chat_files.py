@@ -1,7 +1,6 @@
 """Files of conversations, row by row: JSON lines, JSON, CSV, TSV and Parquet."""
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from tfsft.data.text_tables import (
     first_letter,
     load_json,
     open_text_table,
+    parse_json,
     shortened,
 )
 from tfsft.errors import UserError
@@ -114,7 +114,7 @@ def as_list(cell: object) -> list | None:
     """
     if isinstance(cell, str) and cell.lstrip()[:2].startswith(("[{", "[ ", "[\n", '{"')):
         try:
-            cell = json.loads(cell)
+            cell = parse_json(cell)
         except ValueError:
             return None
     if isinstance(cell, dict) and cell and all(isinstance(part, list) for part in cell.values()):
@@ -150,7 +150,7 @@ def _is_lines(path: str) -> bool:
 
 def _parses(text: str) -> bool:
     try:
-        return bool(json.loads(text))
+        return bool(parse_json(text))
     except ValueError:
         return False
 
@@ -163,7 +163,7 @@ def _lines(path: str) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 yield number, None, f"does not parse as JSON: {shortened(line)}"
                 continue

@@ -422,8 +422,6 @@ def _tidy(found: Conversation, answers: bool) -> None:
     found.own_system = messages[:1] != [] and messages[0]["role"] == "system"
     start = int(found.own_system)
     if messages[start:] and messages[start]["role"] == "assistant":
-        if len(messages) == start + 1:
-            raise _BadRow("has no message of the user")
         del messages[start]
         found.first = True
     if answers and messages[start:] and messages[-1]["role"] == "user":

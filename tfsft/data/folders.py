@@ -1,6 +1,7 @@
 """Folders of pictures or texts: one sub-folder for each class."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -274,11 +275,34 @@ def _text(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def missing_folder(
-    path: str,
-    expected: str = "a folder, a CSV, TSV, JSONL or Parquet file, tfds:NAME, or digits",
-    own: str = "digits",
-) -> UserError:
+def check_there(path: str, expected: str, own: str) -> None:
+    """Raises unless a file or folder is there and may be read.
+
+    Args:
+        path, expected, own: As for `missing_folder`.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        readable = os.access(path, os.R_OK)
+    except PermissionError:
+        readable = False
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise missing_folder(path, expected, own) from error
+    if not readable:
+        raise UserError(
+            f"{path} cannot be read: permission denied.",
+            f"--data is {expected}.",
+            "Change its permissions, or those of the folders above it.",
+        )
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UserError(
+            f"{path} is neither a file nor a folder.",
+            f"--data is {expected}.",
+            "Write what comes out of it into a file first.",
+        )
+
+
+def missing_folder(path: str, expected: str, own: str) -> UserError:
     """Returns the error for data that is not there; it names what is there and looks like it.
 
     Args:
@@ -286,6 +310,12 @@ def missing_folder(
         expected: What --data can be.
         own: The name of the data that is always at hand.
     """
+    if os.path.islink(path):
+        return UserError(
+            f"{path} is a link that leads nowhere: {os.readlink(path)}",
+            f"--data is {expected}.",
+            "Mend the link, or give what it should lead to.",
+        )
     parent = os.path.dirname(os.path.abspath(path))
     while not os.path.isdir(parent):
         path, parent = parent, os.path.dirname(parent)

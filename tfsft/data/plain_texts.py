@@ -8,7 +8,7 @@ import numpy as np
 from tfsft.data.questions import COLUMNS
 from tfsft.data.tables import cell_text, find_column
 from tfsft.data.text_loading import PAIR_COLUMNS, TEXT_COLUMNS
-from tfsft.data.text_tables import find_encoding, open_text_table
+from tfsft.data.text_tables import check_rows, find_encoding, open_text_table
 
 NAMES = {  # that columns with such texts often have, as in labelled data
     "text": [*TEXT_COLUMNS, *(first for first, _ in PAIR_COLUMNS)],
@@ -87,6 +87,7 @@ def read_plain_texts(path: str, columns: Sequence[str]) -> tuple[dict[str, list[
         for column, name in names.items():
             cells[column] += [cell_text(cell) for cell in batch.column(name).to_pylist()]
         ids += [f"{os.path.basename(path)}:{number}" for number in numbers.tolist()]
+    check_rows(table)
     return cells, ids
 
 

@@ -36,8 +36,6 @@ def label_texts(
     if task == "multi":
         rows, names = _several(column)
     else:
-        if pyarrow.types.is_list(column.type):
-            column = pc.binary_join(column, "|")
         encoded = column.dictionary_encode().combine_chunks()
         cells = encoded.dictionary.to_pylist()
         numbers = encoded.indices.fill_null(len(cells)).to_numpy()

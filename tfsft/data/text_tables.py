@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import pyarrow.json
 import pyarrow.parquet
 from pyarrow.types import is_null, is_string, is_temporal
 
-from tfsft.data.tables import cell_text
+from tfsft.data.labels import cell_text
 from tfsft.data.text_source import BATCH_ROWS
 from tfsft.errors import UserError
 
@@ -74,15 +75,32 @@ def open_text_table(path: str, least_columns: int = 2) -> TextTable:
             raise UserError(f"{path} is empty.", LAYOUT, "Fill it.")
         if suffix == ".parquet":
             table = _Parquet(path)
+        elif (begin := first_letter(path)) == "<":
+            raise UserError(
+                f"{path} is a web page or XML, and no table.",
+                LAYOUT,
+                "Download it again; a page that asks to sign in is often saved instead of a file.",
+            )
         elif suffix in (".csv", ".tsv"):
             table = _Csv(path, least_columns)
-        elif suffix == ".json" or first_letter(path) == "[":
+        elif suffix == ".json" or begin == "[":
             table = _Json(path)
         else:
             table = _JsonLines(path)
     if not table.head.num_rows:
         raise UserError(f"{path} has no rows.", LAYOUT, "Fill it.")
     return table
+
+
+def check_rows(table: TextTable) -> None:
+    """Raises where a row that was read is broken; for those who can do without none."""
+    if table.bad:
+        number = min(table.bad)
+        raise UserError(
+            f"Row {number} of {table.path} {table.bad[number]}",
+            "Every row is whole: a cell for each column; text with commas in quotation marks.",
+            "Mend or remove the row.",
+        )
 
 
 class _Table:
@@ -105,6 +123,15 @@ class _Csv(_Table):
         self.delimiter = max(DELIMITERS, key=first.count)
         # In files with tabs a quotation mark is often just that.
         choices = ['"', False] if self.delimiter == "\t" else ['"']
+        line = open_quotation(path, self.encoding, self.delimiter)
+        if line and len(choices) == 1:
+            raise UserError(
+                f"{path}, line {line}: a quotation mark is opened and never closed.",
+                'A cell in "quotation marks", those inside of it doubled: "He said ""no""."',
+                "Close it, or take it away.",
+            )
+        if line:
+            choices = [False]
         tries = {quote: self._try(quote) for quote in choices}
         self.quote = min(choices, key=lambda quote: tries[quote][1])
         self.head = tries[self.quote][0]
@@ -114,7 +141,7 @@ class _Csv(_Table):
         self.note = f"{ENCODINGS[self.encoding]}, {DELIMITERS[self.delimiter]}"
         if self.delimiter == "\t" and not self.quote:
             self.note += ", quotation marks as they are"
-        self._check_header(first.rstrip("\r\n"), least_columns)
+        self._check_header(",".join(self.columns), least_columns)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         start = 2
@@ -149,8 +176,10 @@ class _Csv(_Table):
         self, quote: str | bool, columns: Sequence[str] | None, bad: dict[int, str]
     ) -> pyarrow.RecordBatchReader:
         def ragged(row: pyarrow.csv.InvalidRow) -> str:
-            cells = f"{row.actual_columns} cells and not {row.expected_columns}"
-            bad[row.number] = f"has {cells}: {shortened(row.text)}"
+            bad[row.number] = (
+                f"has {row.actual_columns} cells and not {row.expected_columns}: "
+                f"{shortened(row.text)}"
+            )
             return "skip"
 
         text = pyarrow.large_string()
@@ -186,12 +215,17 @@ class _Csv(_Table):
         for name in self.columns:
             repeated = self.values(name).count(name)
             if len(name) > 60 or is_number(name) or (name and repeated > 1):
-                raise UserError(
-                    f"The first line of {self.path} is an example and not the names of the "
-                    f"columns: {shortened(first)}",
-                    "A first line such as text,label.",
-                    "Write the names of the columns above the first row.",
-                )
+                raise first_line_is_example(self.path, first)
+
+
+def first_line_is_example(path: str, line: str) -> UserError:
+    """Returns the error for a table without the names of its columns."""
+    return UserError(
+        f"The first line of {path} is an example and not the names of the columns: "
+        f"{shortened(line)}",
+        "A first line such as text,label.",
+        "Write the names of the columns above the first row.",
+    )
 
 
 class _JsonLines(_Table):
@@ -206,7 +240,8 @@ class _JsonLines(_Table):
             self.head = self._head()
         self.columns = self.head.column_names
         if not self.columns:
-            raise pyarrow.ArrowInvalid(f"no line holds an object; {next(iter(self.bad.items()))}")
+            number, why = next(iter(self.bad.items()))
+            raise pyarrow.ArrowInvalid(f"no line holds an object: line {number} {why}")
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         done = 0
@@ -285,25 +320,27 @@ class _Json(_Table):
         super().__init__(path)
         self.encoding = find_encoding(path)
         self.note = ENCODINGS[self.encoding]
-        self.rows = load_json(path)
-        if isinstance(self.rows, dict):
-            self.rows = self.rows.get("data")
-        if not isinstance(self.rows, list):
+        rows = load_json(path)
+        if isinstance(rows, dict):
+            rows = rows.get("data")
+        if not isinstance(rows, list):
             raise pyarrow.ArrowInvalid('it is no list of objects, and no {"data": [...]}')
-        for number, row in enumerate(self.rows, 1):
-            if not isinstance(row, dict):
-                self.bad[number] = f"is no object: {shortened(repr(row))}"
-                self.rows[number - 1] = {}
-        self.columns = list(dict.fromkeys(name for row in self.rows[:HEAD_ROWS] for name in row))
-        head = {name: [row.get(name) for row in self.rows[:HEAD_ROWS]] for name in self.columns}
-        self.head = pyarrow.table({name: plain_array(cells) for name, cells in head.items()})
+        for number, row in enumerate(rows, 1):
+            problem = _row_problem(row)
+            if problem:
+                self.bad[number] = f"{problem}: {shortened(repr(row))}"
+                rows[number - 1] = {}
+        self.columns = list(dict.fromkeys(name for row in rows[:HEAD_ROWS] for name in row))
+        self.rows = pyarrow.table(
+            {name: plain_array([row.get(name) for row in rows]) for name in self.columns}
+        )
+        self.head = self.rows.slice(0, min(HEAD_ROWS, len(rows)))
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
-        for start in range(0, len(self.rows), BATCH_ROWS):
-            rows = self.rows[start : start + BATCH_ROWS]
-            cells = [plain_array([row.get(name) for row in rows]) for name in columns]
-            numbers = np.arange(start + 1, start + 1 + len(rows))
-            yield pyarrow.RecordBatch.from_arrays(cells, list(columns)), numbers
+        start = 1
+        for batch in self.rows.select(list(columns)).to_batches(max_chunksize=BATCH_ROWS):
+            yield batch, np.arange(start, start + len(batch))
+            start += len(batch)
 
 
 class _Parquet(_Table):
@@ -330,22 +367,16 @@ def find_encoding(path: str) -> str:
     Raises:
         UserError: It is no text.
     """
-    decoder = codecs.getincrementaldecoder("utf8")()
-    start = 0
     with open(path, "rb") as file:
-        block = file.read(1 << 20)
-        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        start = file.read(len(codecs.BOM_UTF8))
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            if _undecodable(path, "utf-16"):
+                raise _unknown_encoding(path)
             return "utf-16"
-        if is_binary(block):
+        if is_binary(start + file.read(1 << 16)):
             raise _no_text(path)
-        while block:
-            try:
-                decoder.decode(block)
-            except UnicodeDecodeError:
-                break
-            start += len(block)
-            block = file.read(1 << 20)
-        else:
+        block = _undecodable(path, "utf8")
+        if not block:
             return "utf8"
         # One broken letter in a file of UTF-8 does not make it another encoding.
         text = block.decode("utf8", "replace")
@@ -362,7 +393,24 @@ def find_encoding(path: str) -> str:
                         "Text in one encoding: UTF-8, UTF-16 or Latin-1.",
                         "Save that line again as UTF-8.",
                     ) from None
+    if _undecodable(path, "cp1252"):
+        raise _unknown_encoding(path)
     return "cp1252"
+
+
+def _undecodable(path: str, encoding: str) -> bytes:
+    """Returns the first block of a file that is no text in this encoding; nothing if all are."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with open(path, "rb") as file:
+        block = file.read(1 << 20)
+        while block:
+            following = file.read(1 << 20)
+            try:
+                decoder.decode(block, final=not following)
+            except UnicodeDecodeError:
+                return block
+            block = following
+    return b""
 
 
 def is_binary(block: bytes) -> bool:
@@ -371,12 +419,36 @@ def is_binary(block: bytes) -> bool:
     return b"\0" in block or odd > len(block[:65536]) / 50
 
 
+def _unknown_encoding(path: str) -> UserError:
+    return UserError(
+        f"{path} is text in an encoding that is not known, or ends early.",
+        "Text in UTF-8, UTF-16 (with byte order mark) or Latin-1.",
+        "Save it again as UTF-8.",
+    )
+
+
 def _no_text(path: str) -> UserError:
     return UserError(
         f"{path} is no text but binary data.",
         "Text in UTF-8, UTF-16 (with byte order mark) or Latin-1.",
         "Unpack it if it is an archive; save it as CSV or JSONL if it is a spreadsheet.",
     )
+
+
+def open_quotation(path: str, encoding: str, delimiter: str) -> int | None:
+    """Returns the line of a quotation mark that begins a cell of a CSV file and never ends it.
+
+    All that follows would be one cell, or be lost with a column that is not used.
+    """
+    with open(path, encoding=encoding, newline="") as file:
+        marks = sum(block.count('"') for block in iter(lambda: file.read(1 << 20), ""))
+        if marks % 2 == 0:
+            return None
+        file.seek(0)
+        text = file.read()
+    cells = re.finditer(rf'(?:^|[{re.escape(delimiter)}\r\n])"(?:[^"]++|"")*+("?)', text)
+    begin = next((cell.start() for cell in cells if not cell[1]), None)
+    return None if begin is None else text.count("\n", 0, begin + 1) + 1
 
 
 def first_letter(path: str) -> str:
@@ -394,14 +466,37 @@ def load_json(path: str) -> object:
     with open(path, encoding=find_encoding(path)) as file:
         text = file.read().lstrip("\ufeff")
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
-        line = text.splitlines()[error.lineno - 1] if text.strip() else ""
+        line = text.split("\n")[error.lineno - 1]
         raise UserError(
             f"{path} does not parse as JSON, line {error.lineno}: {error.msg}: {shortened(line)}",
             LAYOUT,
             "Mend that line; if each line is an object of its own, call the file .jsonl.",
         ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path} does not parse as JSON: {error}", LAYOUT, "Write it in another way."
+        ) from error
+
+
+def parse_json(text: str) -> object:
+    """Returns what JSON says; whatever is wrong with it is a ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _row_problem(row: object) -> str:
+    """Returns what keeps a value from being a row, or nothing."""
+    if not isinstance(row, dict):
+        return "is no object"
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "has half a character (a surrogate)"
+    return ""
 
 
 def bad_lines(path: str, encoding: str, error: Exception | None = None) -> dict[int, str]:
@@ -422,12 +517,12 @@ def bad_lines(path: str, encoding: str, error: Exception | None = None) -> dict[
     with open(path, encoding=encoding, newline="\n") as file:
         for number, line in enumerate(file, 1):
             try:
-                row = json.loads(line.lstrip("\ufeff")) if line.strip() else {}
+                row = parse_json(line.lstrip("\ufeff")) if line.strip() else {}
+                problem = _row_problem(row)
             except ValueError:
-                bad[number] = f"does not parse as JSON: {shortened(line)}"
-                continue
-            if not isinstance(row, dict):
-                bad[number] = f"is no object: {shortened(line)}"
+                problem = "does not parse as JSON"
+            if problem:
+                bad[number] = f"{problem}: {shortened(line)}"
                 continue
             for name, cell in row.items():
                 kind = _kind(cell)

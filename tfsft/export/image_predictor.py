@@ -10,6 +10,7 @@ import numpy as np
 from tfsft import data, evaluation, models, training
 from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.data.sources import FileStorage, ImageSource
+from tfsft.data.text_tables import find_encoding
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.predictions import order, predictions
 from tfsft.export.predictor import Predictor, label_answers
@@ -147,11 +148,10 @@ def find_pictures(inputs: Sequence[str]) -> list[str]:
 def first_column(table: str) -> list[str]:
     """Returns the first cells of a CSV file, its header aside."""
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = [row[0] for row in csv.reader(file) if row]
-    except OSError as error:
-        raise UsageError(
-            f"{table} cannot be read: {error.strerror}.", "A CSV file of paths."
-        ) from error
+        with open(table, newline="", encoding=find_encoding(table)) as file:
+            rows = [row[0].lstrip("\ufeff") for row in csv.reader(file) if row]
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{table} cannot be read: {reason}.", "A CSV file of paths.") from error
     # A header is not a path.
     return rows[1:] if rows and not Path(rows[0]).exists() else rows

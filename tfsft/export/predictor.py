@@ -3,6 +3,7 @@ recipe.
 """
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import keras
 import numpy as np
 
 from tfsft import data
-from tfsft.errors import UsageError
+from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.predictions import Prediction
 
 Progress = Callable[[int, int], None] | None
+FORMAT = 1  # of task.json
+WRITTEN = "The file as `tfsft run` wrote it."
+COPY = "Copy the run folder again from where it was made, or train again."
 
 
 class Predictor:
@@ -104,8 +108,21 @@ class Predictor:
         return sources[split], found.bad
 
     def load_model(self) -> keras.Model:
-        """Loads model.keras, for inference."""
-        return keras.models.load_model(self.run / "model.keras", compile=False)
+        """Loads model.keras, for inference.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        path = self.run / "model.keras"
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is no archive, or ends early.", WRITTEN, COPY)
+        try:
+            return keras.models.load_model(path, compile=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # Keras raises nearly anything at a damaged file
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"{path} cannot be read: {reason}", WRITTEN, COPY) from error
 
 
 def load_predictor(run: str | Path) -> Predictor:
@@ -172,10 +189,23 @@ def read_task(run: Path) -> Mapping[str, Any]:
             "A folder that `tfsft run` has made; it holds a config.json.",
             "Check the path.",
         )
-    if not (run / "model.keras").is_file() or not (run / "task.json").is_file():
+    if not (run / "model.keras").is_file():
         raise UsageError(
             f"The run {run} is not finished: it has no model.keras.",
             "A run whose training has ended.",
             "Go on with it: tfsft run RECIPE --resume " + str(run),
         )
-    return json.loads((run / "task.json").read_text(encoding="utf-8"))
+    path = run / "task.json"
+    try:
+        task = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", WRITTEN, COPY) from error
+    if not isinstance(task, dict) or not {"task", "labels", "class_names"} <= task.keys():
+        raise UsageError(f"{path} does not say what the model is for.", WRITTEN, COPY)
+    if task.get("format", FORMAT) != FORMAT:
+        raise UsageError(
+            f"{path} has format {task['format']}.",
+            f"This version of tfsft reads format {FORMAT}.",
+            "Use the version of tfsft that wrote it; config.json names it under 'versions'.",
+        )
+    return task

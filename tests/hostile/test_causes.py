@@ -1,0 +1,51 @@
+"""Every cause of damage gives its message, and none without its guard."""
+
+import chat_causes  # noqa: F401  (each adds its cases)
+import json_causes  # noqa: F401
+import picture_causes  # noqa: F401
+import pytest
+import question_causes  # noqa: F401
+import run_causes  # noqa: F401
+import table_causes  # noqa: F401
+import tagged_causes  # noqa: F401
+import text_causes  # noqa: F401
+from causes import CASES
+from guards import find_guard, removed
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """Makes empty folders, each with a cache of its own beside it."""
+    numbers = iter(range(10))
+
+    def make():
+        place = tmp_path / str(next(numbers))
+        (place / "data").mkdir(parents=True)
+        monkeypatch.setenv("TFSFT_CACHE", str(place / "cache"))
+        return place / "data"
+
+    return make
+
+
+def test_how_many_there_are():
+    assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_message(name, fresh):
+    found = CASES[name].outcome(fresh())
+    assert CASES[name].fits(found), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_no_message_without_its_guard(name, fresh):
+    case = CASES[name]
+    given = case.make(fresh())
+    guard = find_guard(lambda: case.read(given))
+    with removed(guard):
+        try:
+            found = case.outcome(fresh())
+        except Exception:  # what the guard is there to prevent
+            return
+    assert not case.fits(found), f"{guard} is not what gives the message"
