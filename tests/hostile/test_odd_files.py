@@ -25,7 +25,8 @@ def cache(tmp_path, monkeypatch):
 def quoted(mark, end):
     cells = [("text", "label")]
     cells += [
-        (f"{number} {text}", label) for number, (text, label) in enumerate(zip(TEXTS, LABELS))
+        (f"{number} {text}", label)
+        for number, (text, label) in enumerate(zip(TEXTS, LABELS, strict=True))
     ]
     rows = [mark.join('"' + cell.replace('"', '""') + '"' for cell in row) for row in cells]
     return end.join(rows) + end
