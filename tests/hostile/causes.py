@@ -24,7 +24,7 @@ _TABLE = (
 FILL = (_TABLE, "Fill it.")
 SAVE_AGAIN = (_TABLE, "Mend the file, or save it again in one of these formats.")
 MEND_LINE = (_TABLE, "Mend that line; if each line is an object of its own, call the file .jsonl.")
-REWRITE = (_TABLE, "Write it in another way.")
+REWRITE = (_TABLE, "Write it in another way: text and label are enough.")
 DOWNLOAD = (
     _TABLE,
     "Download it again; a page that asks to sign in is often saved instead of a file.",
@@ -109,6 +109,21 @@ def damage(
 def unusable(count: str, *reasons: str) -> str:
     """Returns the first part of the message about examples that cannot be used."""
     return "\n".join([f"{count} cannot be used:", *(f"  {reason}" for reason in reasons)])
+
+
+def unprivileged(read: Callable[[object], object]) -> Callable[[object], object]:
+    """Returns a reader that may read no more than others may, even if root runs the tests."""
+
+    def read_as_nobody(given: object) -> object:
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            return read(given)
+        finally:
+            os.seteuid(user)
+
+    return read_as_nobody
 
 
 def write(folder: Path, name: str, content: str | bytes, encoding: str = "utf-8") -> str:

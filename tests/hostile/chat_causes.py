@@ -381,3 +381,14 @@ def question_to_predict_that_is_empty(folder):
 def chats_in_half_utf_16(folder):
     text = json.dumps({"prompt": "Hi", "completion": "Hello"})
     return write(folder, "chats.jsonl", text.encode("utf-16")[:-1])
+
+
+@damage(
+    data.load_chats,
+    unusable(
+        "1 of 9 conversations in DIR/chats.jsonl", "chats.jsonl:9 has no 'messages'; it has \\ud83d"
+    ),
+    *BAD_CHATS,
+)
+def name_with_half_a_character(folder):
+    return chats(folder, {"\ud83d": []})

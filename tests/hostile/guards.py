@@ -19,7 +19,7 @@ PACKAGE = str(Path(tfsft.__file__).parent)
 # Where messages are raised that say what was found elsewhere: their guard is what found it.
 COLLECTORS = {"check_bad", "check_rows", "_with_head", "read_questions"}
 # Return, or are, parts of a reason.
-PARTS = {"shortened", "_text", "_real", "what"}
+PARTS = {"shortened", "printable", "_real", "what"}
 LEAST = 6  # letters by which the words of a message are known
 
 
@@ -56,8 +56,8 @@ def find_guard(call: Callable[[], object]) -> Guard:
     except UserError as error:
         came = error.came
         raised = [_raised(error.__cause__), _raised(error)]
-    place = next(place for place in raised if place is not None)
-    if place.function.split(".")[-1] not in COLLECTORS:
+    place = next((place for place in raised if place is not None), None)
+    if place is not None and place.function.split(".")[-1] not in COLLECTORS:
         return place
     # What was raised, returned or yielded and is a part of the message: the longest, first.
     found = [

@@ -216,3 +216,23 @@ def parquet_with_objects_as_texts(folder):
 @damage(data.load_texts, "DIR/data.parquet has no rows.", *FILL)
 def texts_of_parquet_without_rows(folder):
     return parquet(folder, text=pyarrow.array([], "string"), label=pyarrow.array([], "string"))
+
+
+@damage(
+    data.load_texts,
+    unusable("1 of 13 texts in DIR/data.jsonl", "data.jsonl:1 is no object: null"),
+    *BAD_TEXTS,
+)
+def json_lines_that_begin_with_null(folder):
+    return write(folder, "data.jsonl", "null\n" + lines())
+
+
+@damage(data.load_texts, "DIR/data.jsonl holds a value that is nested too deep.", *REWRITE)
+def json_line_nested_too_deep(folder):
+    return write(folder, "data.jsonl", lines('{"text": ' * 50_000 + "1" + "}" * 50_000))
+
+
+@damage(data.load_texts, "DIR/data.parquet cannot be read: [...]", *SAVE_AGAIN)
+def parquet_with_text_that_is_none(folder):
+    letters = pyarrow.array([b"\xd4\x00"] * 12).view("string")
+    return parquet(folder, text=letters, label=LABELS)

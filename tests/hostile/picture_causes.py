@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from causes import BAD_PICTURES, damage, unusable, write
+from causes import BAD_PICTURES, damage, unprivileged, unusable, write
 from PIL import Image
 
 from tfsft import data
@@ -436,3 +436,15 @@ def archive_instead_of_folder(folder):
 )
 def misspelt_folder(folder):
     return flowers(folder).replace("flowers", "flwoers")
+
+
+@damage(
+    unprivileged(data.load_images),
+    "DIR/flowers cannot be read: permission denied.",
+    "--data is a folder, a CSV, TSV, JSONL or Parquet file, tfds:NAME, or digits.",
+    "Change its permissions, or those of the folders above it.",
+)
+def folder_that_may_not_be_read(folder):
+    root = flowers(folder)
+    os.chmod(root, 0)
+    return root

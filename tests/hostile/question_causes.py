@@ -220,3 +220,15 @@ def table_without_context(folder):
 def question_table_with_another_answer(folder):
     text = "question,context,answer\n" + "".join(f"Who {n}?,Ada {n},Ada\n" for n in range(6))
     return write(folder, "questions.csv", f"{text}Who?,Ada was born.,Kurt\n")
+
+
+@damage(
+    data.load_questions,
+    unusable(
+        "1 of 9 questions in DIR/questions.json",
+        "questions.json:9 has half a character (a surrogate)",
+    ),
+    *BAD_QUESTIONS,
+)
+def question_with_half_a_character(folder):
+    return squad(folder, {"question": "Where \ud83d?"})

@@ -155,6 +155,25 @@ def tags_in_half_utf_16(folder):
     return write(folder, "names.conll", NAMES.encode("utf-16")[:-1])
 
 
+@damage(
+    data.load_tags,
+    unusable("1 of 2 sentences in DIR/names.conll", "names.conll:1 has no tag in line 2: lives"),
+    *BAD_TAGS,
+)
+def only_tags_outside_of_spans(folder):
+    return conll(folder, "Ada B-PER\nlives\n\nAda O\nlives O\n", "")
+
+
+@damage(
+    data.load_tags,
+    "DIR/names.conll holds no tagged sentences.",
+    "A tag on each word.",
+    "Check the file.",
+)
+def no_tags_but_outside(folder):
+    return conll(folder, "Ada O\nlives O\n\n" * 4, "")
+
+
 def rows(folder, *found):
     good = [{"tokens": [f"Ada{n}", "lives"], "ner_tags": ["B-PER", "O"]} for n in range(8)]
     text = "".join(json.dumps(row) + "\n" for row in [*good, *found])

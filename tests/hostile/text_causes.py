@@ -15,6 +15,7 @@ from causes import (
     UNPACK,
     WHOLE_ROWS,
     damage,
+    unprivileged,
     unusable,
     write,
 )
@@ -409,4 +410,17 @@ def damaged_copy_in_the_cache(folder):
     data.load_texts(path)
     (copy,) = cache_folder().glob("texts/*/rows.arrow")
     copy.write_bytes(copy.read_bytes()[:200])
+    return path
+
+
+@damage(
+    unprivileged(data.load_texts),
+    "DIR/data.csv cannot be read: permission denied.",
+    "--data is a CSV, TSV, JSONL, JSON or Parquet file, a folder with train, validation and test "
+    "files or with class folders, tfds:NAME, or topics.",
+    "Change its permissions, or those of the folders above it.",
+)
+def texts_that_may_not_be_read(folder):
+    path = write(folder, "data.csv", CSV)
+    os.chmod(path, 0)
     return path

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfsft.data.images import IMAGE_SUFFIXES
-from tfsft.data.labels import index_labels, natural_key, shorten, unknown_class
+from tfsft.data.labels import index_labels, natural_key, printable, shorten, unknown_class
 from tfsft.data.sources import FileStorage, Listing
 from tfsft.errors import UserError, nearest
 
@@ -52,7 +52,7 @@ class ClassFiles:
     def ids(self) -> list[str]:
         """Returns the paths in the folder, as text that can be printed and written."""
         start = len(os.path.join(self.root, ""))
-        return [_text(path[start:]) for path in self.paths]
+        return [printable(path[start:]) for path in self.paths]
 
 
 def list_folder(
@@ -263,16 +263,11 @@ def _class_folders(tree: _Tree, root: str, *, alone: bool) -> dict[str, str]:
             f"{len(loose)} {tree.things} lie in {root} outside of any class folder and were not "
             f"used (for example {os.path.basename(min(loose))})."
         )
-    return {_text(os.path.basename(folder)): folder for folder in folders}
+    return {printable(os.path.basename(folder)): folder for folder in folders}
 
 
 def _names(folders: dict | list) -> str:
     return ", ".join(f"{os.path.basename(folder)}/" for folder in folders)
-
-
-def _text(path: str) -> str:
-    """Returns a name that can be printed and written; bytes that are no text become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_there(path: str, expected: str, own: str) -> None:

@@ -98,6 +98,11 @@ def cell_text(cell: object) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
+def printable(text: str) -> str:
+    """Returns a text that can be printed and written; bytes that are no text become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def is_number_task(labels: np.ndarray) -> bool:
     """Says whether `labels` are numbers to predict, and not classes."""
     return labels.ndim == 1 and np.issubdtype(labels.dtype, np.floating)

@@ -24,9 +24,11 @@ from tfsft.data.text_loading import (
 )
 from tfsft.data.text_source import BATCH_ROWS, TextSource, content_keys, file_identity, stored
 from tfsft.data.text_tables import (
+    HALF,
     TEXT_TABLES,
     TextTable,
     first_letter,
+    has_half,
     load_json,
     open_text_table,
     shortened,
@@ -175,6 +177,8 @@ def _squad(path: str) -> tuple[Iterator[dict[str, Any]], str] | None:
 
 def _asked(name: str, question: dict[str, Any], context: Any) -> dict[str, Any]:
     """Returns a question of a SQuAD file as a row."""
+    if has_half([question, context]):
+        return {"id": name, "question": "", "context": "", "answers": [], "problem": HALF}
     impossible = bool(question.get("is_impossible"))
     answers = [] if impossible else _answers(question.get("answers"))
     problem = None

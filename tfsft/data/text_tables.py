@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import json
+import mmap
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,10 @@ LAYOUT = (
     "A table with the names of its columns in the first line (CSV, TSV; UTF-8), one object a line "
     "(JSONL), a list of objects (JSON), or Parquet."
 )
+
+FLATTEN = "Write it in another way: text and label are enough."
+HALF = "has half a character (a surrogate)"
+TOO_DEEP = re.compile(rb"(?:[{\[][^][{}]*+){500}")
 
 
 class TextTable(Protocol):
@@ -233,6 +238,11 @@ class _JsonLines(_Table):
         super().__init__(path)
         self.encoding = find_encoding(path)
         self.note = ENCODINGS[self.encoding]
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if TOO_DEEP.search(data):  # pyarrow would crash
+                raise UserError(f"{path} holds a value that is nested too deep.", LAYOUT, FLATTEN)
+        if first_letter(path) != "{":  # pyarrow crashes at a null that comes first
+            self.bad = bad_lines(path, self.encoding)
         try:
             self.head = self._head()
         except pyarrow.ArrowInvalid as error:
@@ -351,12 +361,15 @@ class _Parquet(_Table):
             self.columns = file.schema_arrow.names
             first = next(file.iter_batches(HEAD_ROWS), None)
             schema = file.schema_arrow
+        if first is not None:
+            first.validate(full=True)  # text need not be text
         self.head = pyarrow.Table.from_batches([] if first is None else [first], schema)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         start = 1
         with _reading(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                batch.validate(full=True)
                 yield batch.select(list(columns)), np.arange(start, start + len(batch))
                 start += len(batch)
 
@@ -475,9 +488,7 @@ def load_json(path: str) -> object:
             "Mend that line; if each line is an object of its own, call the file .jsonl.",
         ) from error
     except ValueError as error:
-        raise UserError(
-            f"{path} does not parse as JSON: {error}", LAYOUT, "Write it in another way."
-        ) from error
+        raise UserError(f"{path} does not parse as JSON: {error}", LAYOUT, FLATTEN) from error
 
 
 def parse_json(text: str) -> object:
@@ -492,11 +503,16 @@ def _row_problem(row: object) -> str:
     """Returns what keeps a value from being a row, or nothing."""
     if not isinstance(row, dict):
         return "is no object"
+    return HALF if has_half(row) else ""
+
+
+def has_half(value: object) -> bool:
+    """Says whether there is half a character in a value from JSON, which cannot be written."""
     try:
-        json.dumps(row, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return "has half a character (a surrogate)"
-    return ""
+        return True
+    return False
 
 
 def bad_lines(path: str, encoding: str, error: Exception | None = None) -> dict[int, str]:
