@@ -2,7 +2,6 @@
 recipe.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsft import data
+from tfsft import data, models
 from tfsft.errors import UsageError
 from tfsft.evaluation.predictions import Prediction
+from tfsft.untrusted import read_json
 
 Progress = Callable[[int, int], None] | None
 
@@ -105,7 +105,7 @@ class Predictor:
 
     def load_model(self) -> keras.Model:
         """Loads model.keras, for inference."""
-        return keras.models.load_model(self.run / "model.keras", compile=False)
+        return models.load_model(self.run / "model.keras")
 
 
 def load_predictor(run: str | Path) -> Predictor:
@@ -178,4 +178,14 @@ def read_task(run: Path) -> Mapping[str, Any]:
             "A run whose training has ended.",
             "Go on with it: tfsft run RECIPE --resume " + str(run),
         )
-    return json.loads((run / "task.json").read_text(encoding="utf-8"))
+    task = read_json(run / "task.json")
+    tokenizer = task.get("tokenizer", "tokenizer") if isinstance(task, dict) else None
+    if not isinstance(tokenizer, str) or Path(tokenizer).name != tokenizer or tokenizer == "..":
+        raise UsageError(
+            f"{run / 'task.json'} names a tokenizer in {tokenizer!r}."
+            if isinstance(task, dict)
+            else f"{run / 'task.json'} does not say what the run is about.",
+            "Expected what `tfsft run` wrote; all parts of a run lie in its folder.",
+            "Copy the whole run folder again.",
+        )
+    return task
