@@ -22,6 +22,7 @@ from tfsft.errors import UserError
 FREE_BYTES = 64 << 20
 MOST_TIMES = 10
 CONFIG_BYTES = 8 << 20  # of JSON that describes a model; in memory it takes up to 20 times as much
+FREE_ROWS, ROWS_PER_BYTE = 1_000_000, 20  # of Parquet
 JSON_BYTES = 64 << 20  # of any other JSON: vocabularies have more than 30 MB
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 _WEIGHTS = {".safetensors", ".h5"}
@@ -53,6 +54,11 @@ def read_json(path: str | Path, most: int = JSON_BYTES) -> Any:
             "Expected a JSON file.",
             "Get the file again from where it comes.",
         ) from error
+
+
+def is_plain_name(name: Any) -> bool:
+    """Says whether a name is that of a file or folder right here."""
+    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")
 
 
 def check_archive(path: str | Path) -> int:
@@ -118,6 +124,27 @@ def check_folder(folder: str | Path) -> int:
             "transformers: save_pretrained(folder, safe_serialization=True).",
         )
     return stored
+
+
+def check_parquet(path: str | Path) -> None:
+    """Looks at the footer of a Parquet file: a few bytes can stand for any number of equal rows.
+
+    Raises:
+        UserError: It declares far more rows or bytes than it stores.
+        Exception: Of pyarrow, if it is no Parquet file.
+    """
+    import pyarrow.parquet
+
+    size = os.path.getsize(path)
+    with pyarrow.parquet.ParquetFile(path) as file:
+        about = file.metadata
+    unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    if about.num_rows > FREE_ROWS + ROWS_PER_BYTE * size or unpacked > MOST_TIMES * most_bytes(
+        size
+    ):
+        raise _refused(
+            path, f"declares {about.num_rows} rows in {size} bytes", "A table as large as its data"
+        )
 
 
 def inside(folder: str | Path) -> Callable[[str], tuple[str, str] | None]:
@@ -220,7 +247,7 @@ def _check_json(folder: Path, path: Path) -> None:
         found = content.get("weight_map") if isinstance(content, dict) else None
         for names in found.values() if isinstance(found, dict) else []:
             for name in names if isinstance(names, list) else [names]:
-                if not isinstance(name, str) or name != os.path.basename(name) or name == "..":
+                if not is_plain_name(name):
                     raise _refused(path, f"takes weights from {name!r}", f"Files in {folder}")
 
 

@@ -18,7 +18,7 @@ from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.data.labels import index_labels, number_labels
 from tfsft.data.sources import FileStorage, Listing
 from tfsft.errors import UserError, nearest
-from tfsft.untrusted import inside
+from tfsft.untrusted import check_parquet, inside
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 IMAGE_COLUMNS = [
@@ -97,6 +97,7 @@ def read_table(path: str) -> Table:
     suffix = os.path.splitext(path)[1].lower()
     try:
         if suffix == ".parquet":
+            check_parquet(path)
             table = Table(path, pyarrow.parquet.read_table(path), 1)
         elif suffix in (".jsonl", ".ndjson"):
             table = Table(path, _read_json(path), 1)

@@ -12,7 +12,7 @@ import numpy as np
 from tfsft import data, models
 from tfsft.errors import UsageError
 from tfsft.evaluation.predictions import Prediction
-from tfsft.untrusted import read_json
+from tfsft.untrusted import is_plain_name, read_json
 
 Progress = Callable[[int, int], None] | None
 
@@ -179,13 +179,23 @@ def read_task(run: Path) -> Mapping[str, Any]:
             "Go on with it: tfsft run RECIPE --resume " + str(run),
         )
     task = read_json(run / "task.json")
-    tokenizer = task.get("tokenizer", "tokenizer") if isinstance(task, dict) else None
-    if not isinstance(tokenizer, str) or Path(tokenizer).name != tokenizer or tokenizer == "..":
+    said = task if isinstance(task, dict) else {}
+    wrong = [name for name, fits in _FIELDS.items() if not fits(said.get(name))]
+    if wrong:
         raise UsageError(
-            f"{run / 'task.json'} names a tokenizer in {tokenizer!r}."
-            if isinstance(task, dict)
-            else f"{run / 'task.json'} does not say what the run is about.",
-            "Expected what `tfsft run` wrote; all parts of a run lie in its folder.",
+            f"{run / 'task.json'} has no {wrong[0]} that a run can have.",
+            "Expected what `tfsft run` wrote.",
             "Copy the whole run folder again.",
         )
     return task
+
+
+# What task.json may say: the tokenizer lies in the run folder, pictures are no larger than those of
+# a recipe.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "task": lambda value: isinstance(value, str),
+    "labels": lambda value: isinstance(value, str),
+    "class_names": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    "tokenizer": lambda value: value is None or is_plain_name(value),
+    "image_size": lambda value: value is None or (isinstance(value, int) and 0 < value <= 4096),
+}
