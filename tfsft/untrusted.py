@@ -157,7 +157,7 @@ def inside(folder: str | Path) -> Callable[[str], tuple[str, str] | None]:
     known: dict[str, str] = {}
 
     def find(name: str) -> tuple[str, str] | None:
-        name = name.replace("\\", "/")  # tables written on Windows
+        name = name.replace("\\", "/")
         given = os.path.normpath(name if os.path.isabs(name) else root + name)
         parent, file = os.path.split(given)
         if parent not in known:

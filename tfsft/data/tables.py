@@ -340,6 +340,7 @@ def _inside(table: Table, column: str) -> tuple[list[str], list[str]]:
                 "Every row names a picture.",
                 "Fill it in, or remove the row.",
             )
+        name = name.replace("\\", "/")  # tables written on Windows
         found = find(name)
         if found is None:
             raise UserError(
