@@ -27,6 +27,7 @@ TASK = {
     "class_names": ["a", "b"],
     "image_size": models.SIZE,
 }
+UNSAFE = "__import__('keras').models.load_model({!r}, safe_mode=False)"
 NOWHERE = Path("/nowhere")
 RUNS = sorted(models.runs(NOWHERE, NOWHERE, NOWHERE, bomb=0).keys() - {"good"})
 FOLDERS = sorted(models.folders(NOWHERE, NOWHERE, NOWHERE))
@@ -102,29 +103,26 @@ def results(place):
         (place / "lists" / f"{name}.csv").write_text(f"image\n{cell}\n")
         words = ["predict", good, "--csv", str(place / "lists" / f"{name}.csv")]
         attempts.append({"name": f"csv-{name}", "words": words})
-    done = _attempt(attempts, place)
-    left = sorted(str(path.relative_to(place)) for path in _made(place))
-
     # Without the guards, the same files do harm.
-    unsafe = "__import__('keras').models.load_model({!r}, safe_mode=False)"
-    canaries = []
-    for name in ("CVE-2024-3660", "CVE-2025-9905", "CVE-2025-12058"):
-        path = folders[name] / ("model.keras" if name != "CVE-2025-9905" else "old.h5")
-        if name == "CVE-2025-9905":
-            path.write_bytes(files[name])
-        line = unsafe.format(str(path))
-        if name == "CVE-2025-12058":
-            line += ".get_layer('words').get_vocabulary()"
-        canaries.append({"name": name, "python": line})
-    return {"done": done, "left": left, "canaries": canaries}
+    for name, suffix in {"CVE-2024-3660": "keras", "CVE-2025-9905": "h5"}.items():
+        path = outside / f"harm-{name}.{suffix}"
+        path.write_bytes(models.runs(place / f"fired-{name}", secret, outside, bomb=0)[name])
+        attempts.append({"name": f"harm-{name}", "python": UNSAFE.format(str(path))})
+    path = folders["CVE-2025-12058"] / "model.keras"
+    line = UNSAFE.format(str(path)) + ".get_layer('words').get_vocabulary()"
+    attempts.append({"name": "harm-CVE-2025-12058", "python": line})
+    line = f"len(__import__('zipfile').ZipFile({str(folders['zip_bomb'] / 'model.keras')!r})"
+    attempts.append({"name": "harm-zip_bomb", "python": line + ".read('assets/zeros'))"})
+    return _attempt(attempts, place)
 
 
 def _made(place):
     """Files that none of the attempts may have made."""
     known = {"data", "runs", "folders", "lists", "new", "outside", *pictures.bombs()}
-    yield from (path for path in place.iterdir() if path.name not in known)
-    expected = {"secret", "secret.h5", "evil.tar"}
-    yield from (path for path in (place / "outside").rglob("*") if path.name not in expected)
+    for path in [*place.iterdir(), *(place / "outside").rglob("*")]:
+        expected = {"secret", "secret.h5", "evil.tar"} if path.parent != place else known
+        if path.name not in expected and not path.name.startswith(("fired-", "harm-")):
+            yield path
     yield from (path for path in place.parent.iterdir() if path.name == "up")
     for folder in (place / "runs").iterdir():
         expected = {"config.json", "task.json", "model.keras"}
@@ -157,12 +155,12 @@ def check_refused(result):
 
 def test_a_run_written_by_hand_answers(results):
     for name in ("good0", "good1"):
-        assert results["done"][name]["code"] == 0, results["done"][name]["err"]
+        assert results[name]["code"] == 0, results[name]["err"]
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_malicious_model_does_nothing(results, name):
-    result = results["done"][name]
+    result = results[name]
     if name == "nested":  # an archive in an archive is a file that nobody opens
         assert result["code"] == 0
     else:
@@ -171,17 +169,17 @@ def test_a_malicious_model_does_nothing(results, name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_malicious_description_of_a_run_does_nothing(results, name):
-    check_refused(results["done"][f"task-{name}"])
+    check_refused(results[f"task-{name}"])
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_malicious_folder_of_weights_does_nothing(results, name):
-    check_refused(results["done"][f"folder-{name}"])
+    check_refused(results[f"folder-{name}"])
 
 
 @pytest.mark.parametrize("name", pictures.NAMES)
 def test_a_bomb_is_not_decoded(results, name):
-    result = results["done"][name]
+    result = results[name]
     assert result["code"] == 1
     assert f"/{name}: has {pictures.SIDE} x {pictures.SIDE} pixels" in result["err"]
     assert result["megabytes"] < MOST_MEGABYTES
@@ -189,21 +187,20 @@ def test_a_bomb_is_not_decoded(results, name):
 
 @pytest.mark.parametrize("name", ["up", "absolute"])
 def test_a_list_of_pictures_stays_in_its_folder(results, name):
-    result = results["done"][f"csv-{name}"]
+    result = results[f"csv-{name}"]
     check_refused(result)
     assert "leads out of its folder" in result["err"]
 
 
-def test_nothing_was_written_elsewhere(results):
-    assert results["left"] == []
+def test_nothing_was_written_elsewhere(results, place):
+    assert list(_made(place)) == []
 
 
 def test_the_same_files_do_harm_where_nothing_prevents_it(results, place):
-    found = _attempt(results["canaries"], place)
-    canary = place / "canary"
-    assert canary.exists(), found
-    assert models.SECRET in found["CVE-2025-12058"]["out"]
+    for name in ("CVE-2024-3660", "CVE-2025-9905"):
+        assert (place / f"fired-{name}").exists(), results[f"harm-{name}"]
+    assert models.SECRET in results["harm-CVE-2025-12058"]["out"]
+    assert results["harm-zip_bomb"]["megabytes"] > MOST_MEGABYTES
     with h5py.File(place / "folders" / "external" / "model.weights.h5") as file:
         read = file["layers/dense/vars/1"][:].tobytes()
     assert read == (place / "outside" / "secret").read_bytes()[:8]
-    canary.unlink()

@@ -1,8 +1,9 @@
 """Malicious chat templates: none runs code, reads files, goes on for ever or fills the memory."""
 
-import resource
+import re
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tfsft.data.chat_templates import ChatTemplate, choose_template
 from tfsft.errors import UserError
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 RUNS_CODE = {
     "classes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "globals": "{{ cycler.__init__.__globals__.os.system('touch canary') }}",
@@ -57,21 +59,27 @@ def test_a_template_reaches_nothing(source, tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", TAKES_MUCH.values(), ids=TAKES_MUCH)
 def test_a_template_takes_little_time_and_memory(source, quick):
     began = time.monotonic()
-    with pytest.raises(UserError, match="refuses a conversation of user, assistant"):
+    with pytest.raises(
+        UserError, match=r"refuses a conversation of|is no Jinja template: it takes"
+    ):
         ChatTemplate(source).pieces(TALK)
     assert time.monotonic() - began < 8
-    unit = 1 if sys.platform == "darwin" else 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_process_of_templates_can_take_no_more():
+    assert ChatTemplate(PLAIN).pieces(TALK)
+    limits = Path(f"/proc/{template_process._process._running.pid}/limits").read_text()
+    assert re.search(rf"Max address space +{template_process.MOST_MEMORY} ", limits)
+    assert re.search(r"Max file size +0 ", limits)
     assert template_process.MOST_MEMORY < 200 << 20
-    assert resource.getrlimit(resource.RLIMIT_AS)[0] != template_process.MOST_MEMORY  # of ours
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit > 0
 
 
 def test_the_limits_are_what_ends_them(monkeypatch):
     # The same kind of template passes where it stays below them.
     monkeypatch.setattr(template_process, "MOST_SECONDS", 60)
     harmless = TAKES_MUCH["loops"].replace("99999", "99")
-    written = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    assert ChatTemplate(harmless + written).pieces(TALK)
+    assert ChatTemplate(harmless + PLAIN).pieces(TALK)
     with pytest.raises(UserError, match="makes 1,200,000 letters"):
         ChatTemplate("{% set x = 'x' * 1200000 %}{{ x }}").pieces(TALK)
 
@@ -79,16 +87,15 @@ def test_the_limits_are_what_ends_them(monkeypatch):
 def test_after_a_template_that_was_ended_others_work(quick):
     with pytest.raises(UserError, match="takes more than 1 seconds"):
         ChatTemplate(TAKES_MUCH["loops"]).pieces(TALK)
-    good = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
-    text = "".join(piece.text for piece in ChatTemplate(good).pieces(TALK))
-    assert text.split() == ["Hi", "Hello!"]
+    text = "".join(piece.text for piece in ChatTemplate(PLAIN).pieces(TALK))
+    assert text == "HiHello!"
 
 
 def test_a_module_in_the_folder_is_not_imported(tmp_path, monkeypatch):
     (tmp_path / "jinja2.py").write_text("open('canary', 'w')")
     monkeypatch.chdir(tmp_path)
     template_process._process.end()
-    assert ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").pieces(TALK)
+    assert ChatTemplate(PLAIN).pieces(TALK)
     assert not (tmp_path / "canary").exists()
 
 

@@ -74,11 +74,11 @@ def test_members_that_share_their_bytes_are_counted_each(archive, monkeypatch):
         models.archive([("config.json", "{}"), ("a", bytes(900_000))], zipfile.ZIP_DEFLATED)
     )
     end = data.rindex(b"PK\5\6")
-    start, length = struct.unpack_from("<II", data, end + 16)[0], end
+    start = struct.unpack_from("<I", data, end + 16)[0]
     entry = data[data.rindex(b"PK\1\2", 0, end) : end]
     copies = b"".join(bytes(entry[:-1]) + bytes([letter]) for letter in b"bcdefghijklmn")
     tail = bytearray(data[end:])
-    struct.pack_into("<HHII", tail, 8, 15, 15, length - start + len(copies), start)
+    struct.pack_into("<HHII", tail, 8, 15, 15, end - start + len(copies), start)
     path = archive(bytes(data[:end]) + copies + bytes(tail))
     assert len(zipfile.ZipFile(path).infolist()) == 15
     assert "unpacks to far more than" in refused(untrusted.check_archive, path)
@@ -202,7 +202,7 @@ def test_a_parquet_file_declares_what_it_stores(tmp_path):
     with pyarrow.parquet.ParquetWriter(path, rows.schema) as writer:
         for _ in range(3):
             writer.write_table(rows)
-    assert path.stat().st_size < 10_000
+    assert path.stat().st_size < 20_000
     assert "declares 3000000 rows" in refused(untrusted.check_parquet, path)
     numbers = pyarrow.table({"text": np.random.default_rng(0).random(200_000)})
     pyarrow.parquet.write_table(numbers, path)
