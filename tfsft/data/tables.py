@@ -21,6 +21,7 @@ from tfsft.data.text_tables import (
     shortened,
 )
 from tfsft.errors import UserError, nearest
+from tfsft.untrusted import inside
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 IMAGE_COLUMNS = [
@@ -297,8 +298,7 @@ def unknown_split(where: str, cell: object) -> UserError:
 def _inside(table: Table, column: str) -> tuple[list[str], list[str]]:
     """Returns ids and real paths of the pictures; refuses those outside of the table's folder."""
     folder = os.path.realpath(os.path.dirname(os.path.abspath(table.path)))
-    inside = os.path.join(folder, "")
-    real_folders: dict[str, str] = {}
+    find = inside(folder)
     ids, paths = [], []
     for row, cell in enumerate(table.values(column)):
         name = cell_text(cell).strip()
@@ -309,25 +309,13 @@ def _inside(table: Table, column: str) -> tuple[list[str], list[str]]:
                 "Fill it in, or remove the row.",
             )
         name = name.replace("\\", "/")  # tables written on Windows
-        given = os.path.normpath(inside + name if not os.path.isabs(name) else name)
-        parent, file = os.path.split(given)
-        if parent not in real_folders:
-            real_folders[parent] = _real(parent)
-        path = os.path.join(real_folders[parent], file)
-        path = _real(path) if os.path.islink(path) else path
-        if not path.startswith(inside):
+        found = find(name)
+        if found is None:
             raise UserError(
                 f"The path in {table.row(row)} leads out of the data folder: {name}",
                 f"Paths are relative to {folder} and stay inside it, links included.",
                 "Move the pictures into that folder, or the table to the folder above them.",
             )
-        ids.append((given if given.startswith(inside) else path)[len(inside) :])
-        paths.append(path)
+        ids.append(found[0])
+        paths.append(found[1])
     return ids, paths
-
-
-def _real(path: str) -> str:
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):  # no such path can exist; reading it will say so
-        return path

@@ -19,6 +19,7 @@ from pyarrow.types import is_null, is_string, is_temporal
 from tfsft.data.labels import cell_text
 from tfsft.data.text_source import BATCH_ROWS
 from tfsft.errors import UserError
+from tfsft.untrusted import check_parquet
 
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 HEAD_ROWS = 200  # looked at to find out which column holds what
@@ -357,6 +358,7 @@ class _Parquet(_Table):
     def __init__(self, path: str):
         super().__init__(path)
         self.note = "Parquet"
+        check_parquet(path)
         with pyarrow.parquet.ParquetFile(path) as file:
             self.columns = file.schema_arrow.names
             first = next(file.iter_batches(HEAD_ROWS), None)

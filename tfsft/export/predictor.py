@@ -2,8 +2,6 @@
 recipe.
 """
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsft import data
-from tfsft.errors import UsageError, UserError
+from tfsft import data, models
+from tfsft.errors import UsageError
 from tfsft.evaluation.predictions import Prediction
+from tfsft.untrusted import is_plain_name, read_json
 
 Progress = Callable[[int, int], None] | None
 FORMAT = 1  # of task.json
-WRITTEN = "The file as `tfsft run` wrote it."
-COPY = "Copy the run folder again from where it was made, or train again."
 
 
 class Predictor:
@@ -108,21 +105,8 @@ class Predictor:
         return sources[split], found.bad
 
     def load_model(self) -> keras.Model:
-        """Loads model.keras, for inference.
-
-        Raises:
-            UserError: It is damaged.
-        """
-        path = self.run / "model.keras"
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"{path} is no archive, or ends early.", WRITTEN, COPY)
-        try:
-            return keras.models.load_model(path, compile=False)
-        except MemoryError:
-            raise
-        except Exception as error:  # Keras raises nearly anything at a damaged file
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{path} cannot be read: {reason}", WRITTEN, COPY) from error
+        """Loads model.keras, for inference."""
+        return models.load_model(self.run / "model.keras")
 
 
 def load_predictor(run: str | Path) -> Predictor:
@@ -196,12 +180,15 @@ def read_task(run: Path) -> Mapping[str, Any]:
             "Go on with it: tfsft run RECIPE --resume " + str(run),
         )
     path = run / "task.json"
-    try:
-        task = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", WRITTEN, COPY) from error
-    if not isinstance(task, dict) or not {"task", "labels", "class_names"} <= task.keys():
-        raise UsageError(f"{path} does not say what the model is for.", WRITTEN, COPY)
+    task = read_json(path)
+    said = task if isinstance(task, dict) else {}
+    wrong = [name for name, fits in _FIELDS.items() if not fits(said.get(name))]
+    if wrong:
+        raise UsageError(
+            f"{path} has no {wrong[0]} that a run can have.",
+            "Expected what `tfsft run` wrote.",
+            "Copy the whole run folder again.",
+        )
     if task.get("format", FORMAT) != FORMAT:
         raise UsageError(
             f"{path} has format {task['format']}.",
@@ -209,3 +196,14 @@ def read_task(run: Path) -> Mapping[str, Any]:
             "Use the version of tfsft that wrote it; config.json names it under 'versions'.",
         )
     return task
+
+
+# What task.json may say: the tokenizer lies in the run folder, pictures are no larger than those of
+# a recipe.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "task": lambda value: isinstance(value, str),
+    "labels": lambda value: isinstance(value, str),
+    "class_names": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    "tokenizer": lambda value: value is None or is_plain_name(value),
+    "image_size": lambda value: value is None or (isinstance(value, int) and 0 < value <= 4096),
+}
