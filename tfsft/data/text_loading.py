@@ -22,6 +22,7 @@ from tfsft.data.split_making import (
     make_splits,
 )
 from tfsft.data.splits import BadExample, Splits
+from tfsft.data.text_encodings import find_encoding
 from tfsft.data.text_labels import NO_LABEL, label_texts
 from tfsft.data.text_source import (
     BATCH_ROWS,
@@ -35,7 +36,6 @@ from tfsft.data.text_source import (
 from tfsft.data.text_tables import (
     TEXT_TABLES,
     TextTable,
-    find_encoding,
     is_number,
     label_array,
     open_text_table,
