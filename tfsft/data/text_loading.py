@@ -320,9 +320,11 @@ def _read(
 
 def _holds_tables(folder: str) -> bool:
     """Says whether a folder is one of tables: with one called train, or with nothing else."""
-    entries = [entry for entry in os.scandir(folder) if entry.name.lower().endswith(TEXT_TABLES)]
-    alone = not any(entry.is_dir() for entry in os.scandir(folder))
-    return bool(split_files(folder, TEXT_TABLES)) or (bool(entries) and alone)
+    if split_files(folder, TEXT_TABLES):
+        return True
+    entries = list(os.scandir(folder))
+    tables_there = any(entry.name.lower().endswith(TEXT_TABLES) for entry in entries)
+    return tables_there and not any(entry.is_dir() for entry in entries)
 
 
 def open_tables(data: str, tfds_dir: str | None) -> list[tuple[TextTable, str]]:

@@ -159,8 +159,7 @@ class _Csv(_Table):
         try:
             # Spreadsheets leave columns without a name behind.
             names = [name for name in self._open(quote, None, bad).schema.names if name]
-            if len(set(names)) < len(names):
-                raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
+            _check_names(names)
             bad.clear()
             reader = self._open(quote, names, bad)
             batches = [next(reader, None)]
@@ -353,6 +352,7 @@ class _Parquet(_Table):
             self.columns = file.schema_arrow.names
             first = next(file.iter_batches(HEAD_ROWS), None)
             schema = file.schema_arrow
+        _check_names(self.columns)
         if first is not None:
             first.validate(full=True)  # text need not be text
         self.head = pyarrow.Table.from_batches([] if first is None else [first], schema)
@@ -426,6 +426,13 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise pyarrow.ArrowInvalid("no column has a name")
+    if len(set(names)) < len(names):
+        raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
 
 
 @contextlib.contextmanager
