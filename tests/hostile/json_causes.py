@@ -236,3 +236,16 @@ def json_line_nested_too_deep(folder):
 def parquet_with_text_that_is_none(folder):
     letters = pyarrow.array([b"\xd4\x00"] * 12).view("string")
     return parquet(folder, text=letters, label=LABELS)
+
+
+@damage(
+    data.load_texts,
+    "DIR/data.parquet cannot be read: two columns have the same name: text, text",
+    *SAVE_AGAIN,
+)
+def parquet_with_one_name_twice(folder):
+    rows = pyarrow.Table.from_arrays(
+        [pyarrow.array(FILMS), pyarrow.array(LABELS)], ["text", "text"]
+    )
+    pyarrow.parquet.write_table(rows, folder / "data.parquet")
+    return os.fspath(folder / "data.parquet")

@@ -12,6 +12,8 @@ import text_causes  # noqa: F401
 from causes import CASES
 from guards import find_guard, removed
 
+from tfsft.cli import main
+
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
@@ -49,3 +51,22 @@ def test_no_message_without_its_guard(name, fresh):
         except Exception:  # what the guard is there to prevent
             return
     assert not case.fits(found), f"{guard} is not what gives the message"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code"),
+    [
+        ("model_that_ends_early", ["predict", "{}", "x.png"], 1),
+        ("task_of_a_newer_format", ["evaluate", "{}", "--data", "digits"], 2),
+        ("task_that_is_a_list", ["export", "{}"], 2),
+        ("config_that_ends_early", ["run", "image_cls", "--config", "{}"], 2),
+        ("class_of_validation_alone", ["check", "image_cls", "--data-only", "--data", "{}"], 1),
+    ],
+)
+def test_commands_say_so(name, words, code, fresh, capfd):
+    folder = fresh()
+    given = str(CASES[name].make(folder))
+    assert main([word.format(given) for word in words]) == code
+    shown = capfd.readouterr().err.replace(str(folder), "DIR")
+    assert "Error: " + "\n".join(filter(None, CASES[name].said)) in shown
+    assert "Traceback" not in shown

@@ -424,3 +424,8 @@ def texts_that_may_not_be_read(folder):
     path = write(folder, "data.csv", CSV)
     os.chmod(path, 0)
     return path
+
+
+@damage(data.load_texts, "DIR/data.csv cannot be read: no column has a name", *SAVE_AGAIN)
+def texts_with_a_header_of_commas(folder):
+    return write(folder, "data.csv", f",\n{ROWS}")

@@ -6,18 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfsft.data.text_tables import (
-    ENCODINGS,
-    HEAD_ROWS,
-    LAYOUT,
-    TextTable,
-    find_encoding,
-    first_letter,
-    load_json,
-    open_text_table,
-    parse_json,
-    shortened,
-)
+from tfsft.data.json_text import LAYOUT, load_json, parse_json
+from tfsft.data.text_encodings import ENCODINGS, find_encoding, first_letter, shortened
+from tfsft.data.text_tables import HEAD_ROWS, TextTable, open_text_table
 from tfsft.errors import UserError
 
 Row = tuple[int, dict[str, Any] | None, str | None]  # number, cells, what is wrong with it

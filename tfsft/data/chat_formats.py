@@ -8,7 +8,8 @@ from typing import Any
 from tfsft.data import tables
 from tfsft.data.chat_files import ChatFile, as_list, is_messages
 from tfsft.data.labels import shorten
-from tfsft.data.text_tables import is_number, shortened
+from tfsft.data.text_encodings import shortened
+from tfsft.data.text_tables import is_number
 from tfsft.errors import UserError
 
 Message = dict[str, str]

@@ -7,8 +7,9 @@ import numpy as np
 
 from tfsft.data.questions import COLUMNS
 from tfsft.data.tables import cell_text, find_column
+from tfsft.data.text_encodings import find_encoding
 from tfsft.data.text_loading import PAIR_COLUMNS, TEXT_COLUMNS
-from tfsft.data.text_tables import check_rows, find_encoding, open_text_table
+from tfsft.data.text_tables import check_rows, open_text_table
 
 NAMES = {  # that columns with such texts often have, as in labelled data
     "text": [*TEXT_COLUMNS, *(first for first, _ in PAIR_COLUMNS)],

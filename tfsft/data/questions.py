@@ -10,8 +10,10 @@ import pyarrow
 import pyarrow.compute as pc
 
 from tfsft.data import tables
+from tfsft.data.json_text import HALF, has_half, load_json
 from tfsft.data.splits import Splits
 from tfsft.data.tagged import sample_path
+from tfsft.data.text_encodings import first_letter, shortened
 from tfsft.data.text_labels import label_texts
 from tfsft.data.text_loading import (
     Rows,
@@ -23,16 +25,7 @@ from tfsft.data.text_loading import (
     text_plan,
 )
 from tfsft.data.text_source import BATCH_ROWS, TextSource, content_keys, file_identity, stored
-from tfsft.data.text_tables import (
-    HALF,
-    TEXT_TABLES,
-    TextTable,
-    first_letter,
-    has_half,
-    load_json,
-    open_text_table,
-    shortened,
-)
+from tfsft.data.text_tables import TEXT_TABLES, TextTable, open_text_table
 from tfsft.data.tfds_source import PREFIX
 from tfsft.data.tfds_texts import open_tfds
 from tfsft.errors import UserError

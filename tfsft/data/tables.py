@@ -13,13 +13,8 @@ from tfsft.data.folders import SPLIT_NAMES
 from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.data.labels import cell_text, index_labels, number_labels
 from tfsft.data.sources import FileStorage, Listing
-from tfsft.data.text_tables import (
-    TextTable,
-    check_rows,
-    first_line_is_example,
-    open_text_table,
-    shortened,
-)
+from tfsft.data.text_encodings import shortened
+from tfsft.data.text_tables import TextTable, check_rows, first_line_is_example, open_text_table
 from tfsft.errors import UserError, nearest
 from tfsft.untrusted import inside
 

@@ -15,6 +15,7 @@ from tfsft.data import tables
 from tfsft.data.labels import shorten
 from tfsft.data.splits import Splits
 from tfsft.data.tag_schemes import OUTSIDE, all_tags, find_scheme, first_contradiction, tag_type
+from tfsft.data.text_encodings import ENCODINGS, find_encoding, shortened
 from tfsft.data.text_labels import label_texts
 from tfsft.data.text_loading import (
     Rows,
@@ -33,13 +34,7 @@ from tfsft.data.text_source import (
     file_identity,
     stored,
 )
-from tfsft.data.text_tables import (
-    ENCODINGS,
-    TextTable,
-    find_encoding,
-    open_text_table,
-    shortened,
-)
+from tfsft.data.text_tables import TextTable, open_text_table
 from tfsft.data.tfds_source import PREFIX
 from tfsft.data.tfds_texts import open_tfds
 from tfsft.data.words import split_words

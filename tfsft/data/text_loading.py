@@ -22,6 +22,7 @@ from tfsft.data.split_making import (
     make_splits,
 )
 from tfsft.data.splits import BadExample, Splits
+from tfsft.data.text_encodings import find_encoding
 from tfsft.data.text_labels import NO_LABEL, label_texts
 from tfsft.data.text_source import (
     BATCH_ROWS,
@@ -35,7 +36,6 @@ from tfsft.data.text_source import (
 from tfsft.data.text_tables import (
     TEXT_TABLES,
     TextTable,
-    find_encoding,
     is_number,
     label_array,
     open_text_table,
@@ -320,9 +320,11 @@ def _read(
 
 def _holds_tables(folder: str) -> bool:
     """Says whether a folder is one of tables: with one called train, or with nothing else."""
-    entries = [entry for entry in os.scandir(folder) if entry.name.lower().endswith(TEXT_TABLES)]
-    alone = not any(entry.is_dir() for entry in os.scandir(folder))
-    return bool(split_files(folder, TEXT_TABLES)) or (bool(entries) and alone)
+    if split_files(folder, TEXT_TABLES):
+        return True
+    entries = list(os.scandir(folder))
+    tables_there = any(entry.name.lower().endswith(TEXT_TABLES) for entry in entries)
+    return tables_there and not any(entry.is_dir() for entry in entries)
 
 
 def open_tables(data: str, tfds_dir: str | None) -> list[tuple[TextTable, str]]:

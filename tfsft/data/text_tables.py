@@ -1,8 +1,6 @@
 """Tables of texts, read piece by piece: CSV, TSV, JSON lines, JSON and Parquet."""
 
-import codecs
 import contextlib
-import json
 import mmap
 import os
 import re
@@ -16,7 +14,9 @@ import pyarrow.json
 import pyarrow.parquet
 from pyarrow.types import is_null, is_string, is_temporal
 
+from tfsft.data.json_text import FLATTEN, LAYOUT, bad_lines, load_json, row_problem
 from tfsft.data.labels import cell_text
+from tfsft.data.text_encodings import ENCODINGS, find_encoding, first_letter, shortened
 from tfsft.data.text_source import BATCH_ROWS
 from tfsft.errors import UserError
 from tfsft.untrusted import check_parquet
@@ -25,14 +25,6 @@ TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 HEAD_ROWS = 200  # looked at to find out which column holds what
 BLOCK = 1 << 22  # bytes; a row must fit into a block
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
-ENCODINGS = {"utf8": "UTF-8", "utf-16": "UTF-16", "cp1252": "Latin-1 (Windows-1252)"}
-LAYOUT = (
-    "A table with the names of its columns in the first line (CSV, TSV; UTF-8), one object a line "
-    "(JSONL), a list of objects (JSON), or Parquet."
-)
-
-FLATTEN = "Write it in another way: text and label are enough."
-HALF = "has half a character (a surrogate)"
 TOO_DEEP = re.compile(rb"(?:[{\[][^][{}]*+){500}")
 
 
@@ -168,8 +160,7 @@ class _Csv(_Table):
         try:
             # Spreadsheets leave columns without a name behind.
             names = [name for name in self._open(quote, None, bad).schema.names if name]
-            if len(set(names)) < len(names):
-                raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
+            _check_names(names)
             bad.clear()
             reader = self._open(quote, names, bad)
             batches = [next(reader, None)]
@@ -337,7 +328,7 @@ class _Json(_Table):
         if not isinstance(rows, list):
             raise pyarrow.ArrowInvalid('it is no list of objects, and no {"data": [...]}')
         for number, row in enumerate(rows, 1):
-            problem = _row_problem(row)
+            problem = row_problem(row)
             if problem:
                 self.bad[number] = f"{problem}: {shortened(repr(row))}"
                 rows[number - 1] = {}
@@ -363,6 +354,7 @@ class _Parquet(_Table):
             self.columns = file.schema_arrow.names
             first = next(file.iter_batches(HEAD_ROWS), None)
             schema = file.schema_arrow
+        _check_names(self.columns)
         if first is not None:
             first.validate(full=True)  # text need not be text
         self.head = pyarrow.Table.from_batches([] if first is None else [first], schema)
@@ -374,80 +366,6 @@ class _Parquet(_Table):
                 batch.validate(full=True)
                 yield batch.select(list(columns)), np.arange(start, start + len(batch))
                 start += len(batch)
-
-
-def find_encoding(path: str) -> str:
-    """Returns how a file's text is encoded, as Python names it: utf8, utf-16 or cp1252.
-
-    Raises:
-        UserError: It is no text.
-    """
-    with open(path, "rb") as file:
-        start = file.read(len(codecs.BOM_UTF8))
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            if _undecodable(path, "utf-16"):
-                raise _unknown_encoding(path)
-            return "utf-16"
-        if is_binary(start + file.read(1 << 16)):
-            raise _no_text(path)
-        block = _undecodable(path, "utf8")
-        if not block:
-            return "utf8"
-        # One broken letter in a file of UTF-8 does not make it another encoding.
-        text = block.decode("utf8", "replace")
-        broken = text.count("\ufffd")
-        if sum(letter > "\x7f" for letter in text) - broken > broken:
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                try:
-                    line.decode("utf8")
-                except UnicodeDecodeError:
-                    raise UserError(
-                        f"{path} is UTF-8, but line {number} holds bytes that are not: "
-                        f"{shortened(line.decode('utf8', 'replace'))}",
-                        "Text in one encoding: UTF-8, UTF-16 or Latin-1.",
-                        "Save that line again as UTF-8.",
-                    ) from None
-    if _undecodable(path, "cp1252"):
-        raise _unknown_encoding(path)
-    return "cp1252"
-
-
-def _undecodable(path: str, encoding: str) -> bytes:
-    """Returns the first block of a file that is no text in this encoding; nothing if all are."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with open(path, "rb") as file:
-        block = file.read(1 << 20)
-        while block:
-            following = file.read(1 << 20)
-            try:
-                decoder.decode(block, final=not following)
-            except UnicodeDecodeError:
-                return block
-            block = following
-    return b""
-
-
-def is_binary(block: bytes) -> bool:
-    """Says whether the beginning of a file shows that it is no text."""
-    odd = sum(block[:65536].count(code) for code in (*range(1, 9), *range(14, 27)))
-    return b"\0" in block or odd > len(block[:65536]) / 50
-
-
-def _unknown_encoding(path: str) -> UserError:
-    return UserError(
-        f"{path} is text in an encoding that is not known, or ends early.",
-        "Text in UTF-8, UTF-16 (with byte order mark) or Latin-1.",
-        "Save it again as UTF-8.",
-    )
-
-
-def _no_text(path: str) -> UserError:
-    return UserError(
-        f"{path} is no text but binary data.",
-        "Text in UTF-8, UTF-16 (with byte order mark) or Latin-1.",
-        "Unpack it if it is an archive; save it as CSV or JSONL if it is a spreadsheet.",
-    )
 
 
 def open_quotation(path: str, encoding: str, delimiter: str) -> int | None:
@@ -464,110 +382,6 @@ def open_quotation(path: str, encoding: str, delimiter: str) -> int | None:
     cells = re.finditer(rf'(?:^|[{re.escape(delimiter)}\r\n])"(?:[^"]++|"")*+("?)', text)
     begin = next((cell.start() for cell in cells if not cell[1]), None)
     return None if begin is None else text.count("\n", 0, begin + 1) + 1
-
-
-def first_letter(path: str) -> str:
-    """Returns the first letter that is no space."""
-    with open(path, encoding=find_encoding(path)) as file:
-        return file.read(4096).lstrip("\ufeff \t\r\n")[:1]
-
-
-def load_json(path: str) -> object:
-    """Reads a whole JSON file.
-
-    Raises:
-        UserError: It does not parse; names the line.
-    """
-    with open(path, encoding=find_encoding(path)) as file:
-        text = file.read().lstrip("\ufeff")
-    try:
-        return parse_json(text)
-    except json.JSONDecodeError as error:
-        line = text.split("\n")[error.lineno - 1]
-        raise UserError(
-            f"{path} does not parse as JSON, line {error.lineno}: {error.msg}: {shortened(line)}",
-            LAYOUT,
-            "Mend that line; if each line is an object of its own, call the file .jsonl.",
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} does not parse as JSON: {error}", LAYOUT, FLATTEN) from error
-
-
-def parse_json(text: str) -> object:
-    """Returns what JSON says; whatever is wrong with it is a ValueError."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-
-
-def _row_problem(row: object) -> str:
-    """Returns what keeps a value from being a row, or nothing."""
-    if not isinstance(row, dict):
-        return "is no object"
-    return HALF if has_half(row) else ""
-
-
-def has_half(value: object) -> bool:
-    """Says whether there is half a character in a value from JSON, which cannot be written."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def bad_lines(path: str, encoding: str, error: Exception | None = None) -> dict[int, str]:
-    """Finds the lines of a JSONL file that do not parse, by line number.
-
-    Args:
-        path: The file.
-        encoding: From `find_encoding`.
-        error: Why pyarrow could not read it.
-
-    Raises:
-        UserError: All lines parse, but a field is of more than one kind.
-    """
-    bad: dict[int, str] = {}
-    kinds: dict[str, tuple[str, int]] = {}
-    mixed = None
-    # Only these end a line; str.splitlines knows others that may stand in text.
-    with open(path, encoding=encoding, newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = parse_json(line.lstrip("\ufeff")) if line.strip() else {}
-                problem = _row_problem(row)
-            except ValueError:
-                problem = "does not parse as JSON"
-            if problem:
-                bad[number] = f"{problem}: {shortened(line)}"
-                continue
-            for name, cell in row.items():
-                kind = _kind(cell)
-                before, where = kinds.setdefault(name, (kind, number)) if kind else (kind, 0)
-                if before != kind and not mixed:
-                    mixed = (number, name, kind, cell, before, where)
-    if error is not None and mixed and not bad:
-        number, name, kind, cell, before, where = mixed
-        raise UserError(
-            f"{path}, line {number}: {name!r} is {kind} ({shortened(json.dumps(cell))}), but "
-            f"{before} in line {where}.",
-            "One kind of value in each field.",
-            "Write all of them the same way, for example with quotation marks.",
-        ) from error
-    if error is not None and not bad:
-        raise error
-    return bad
-
-
-def _kind(cell: object) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, bool):
-        return "true or false"
-    if isinstance(cell, (int, float)):
-        return "a number"
-    return {str: "text", list: "a list", dict: "an object"}[type(cell)]
 
 
 def plain_array(cells: list) -> pyarrow.Array:
@@ -616,10 +430,11 @@ def is_number(text: str) -> bool:
     return True
 
 
-def shortened(text: str, length: int = 80) -> str:
-    """Returns the beginning of a text on one line."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 4].rstrip() + " ..."
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise pyarrow.ArrowInvalid("no column has a name")
+    if len(set(names)) < len(names):
+        raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
 
 
 @contextlib.contextmanager

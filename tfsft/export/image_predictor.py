@@ -11,7 +11,7 @@ import numpy as np
 from tfsft import data, evaluation, models, training
 from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.data.sources import FileStorage, ImageSource
-from tfsft.data.text_tables import find_encoding
+from tfsft.data.text_encodings import find_encoding
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.predictions import order, predictions
 from tfsft.export.predictor import Predictor, label_answers
