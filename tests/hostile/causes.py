@@ -51,10 +51,16 @@ NAME_COLUMNS = (
     "A first line such as text,label.",
     "Write the names of the columns above the first row.",
 )
-COPY = (
-    "The file as `tfsft run` wrote it.",
-    "Copy the run folder again from where it was made, or train again.",
+ARCHIVE = (
+    "Expected: A model that Keras saved: config.json and model.weights.h5, as large as they are "
+    "stored.",
+    "Get the file again from where it comes: it may have been cut off.",
 )
+LAYERS = (
+    "Expected a model of layers of Keras and KerasHub, without code of its own.",
+    "Save it again, with the versions of Keras and KerasHub that are installed here.",
+)
+JSON = ("Expected a JSON file.", "Get the file again from where it comes.")
 
 CASES: dict[str, "Cause"] = {}
 

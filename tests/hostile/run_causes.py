@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from causes import COPY, UNPACK, damage, write
+from causes import ARCHIVE, JSON, LAYERS, UNPACK, damage, write
 
 from tfsft.config import make_config, read_recipe
 
@@ -227,21 +227,26 @@ def run_without_model(folder):
     return run
 
 
-@damage(predictor, "DIR/run/task.json cannot be read: [...]", *COPY)
+@damage(predictor, "DIR/run/task.json cannot be read: [...]", *JSON)
 def run_without_task(folder):
     run = picture_run(folder)
     (run / "task.json").unlink()
     return run
 
 
-@damage(predictor, "DIR/run/task.json cannot be read: [...]", *COPY)
+@damage(predictor, "DIR/run/task.json cannot be read: [...]", *JSON)
 def task_that_ends_early(folder):
     run = picture_run(folder)
     write(run, "task.json", '{"format": 1, "ta')
     return run
 
 
-@damage(predictor, "DIR/run/task.json does not say what the model is for.", *COPY)
+@damage(
+    predictor,
+    "DIR/run/task.json has no task that a run can have.",
+    "Expected what `tfsft run` wrote.",
+    "Copy the whole run folder again.",
+)
 def task_that_is_a_list(folder):
     run = picture_run(folder)
     write(run, "task.json", "[]")
@@ -274,7 +279,7 @@ def task_that_is_unknown(folder):
     return run
 
 
-@damage(predictor, "DIR/run/model.keras is no archive, or ends early.", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *ARCHIVE)
 def model_that_ends_early(folder):
     run = picture_run(folder)
     content = (run / "model.keras").read_bytes()
@@ -282,14 +287,14 @@ def model_that_ends_early(folder):
     return run
 
 
-@damage(predictor, "DIR/run/model.keras is no archive, or ends early.", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *ARCHIVE)
 def model_of_no_bytes(folder):
     run = picture_run(folder)
     (run / "model.keras").write_bytes(b"")
     return run
 
 
-@damage(predictor, "DIR/run/model.keras is no archive, or ends early.", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *ARCHIVE)
 def model_that_is_text(folder):
     run = picture_run(folder)
     (run / "model.keras").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
@@ -307,22 +312,22 @@ def repacked(run: Path, leave_out: str = "", **changed: bytes) -> Path:
     return run
 
 
-@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be loaded: [...]", *LAYERS)
 def model_without_config(folder):
     return repacked(picture_run(folder), "config.json")
 
 
-@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be loaded: [...]", *LAYERS)
 def model_without_weights(folder):
     return repacked(picture_run(folder), "model.weights.h5")
 
 
-@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be loaded: [...]", *LAYERS)
 def model_with_a_damaged_config(folder):
     return repacked(picture_run(folder), config_json=b'{"module": "keras", "cl')
 
 
-@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be loaded: [...]", *LAYERS)
 def model_of_an_unknown_layer(folder):
     run = picture_run(folder)
     with zipfile.ZipFile(run / "model.keras") as archive:
@@ -330,7 +335,7 @@ def model_of_an_unknown_layer(folder):
     return repacked(run, config_json=content)
 
 
-@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *COPY)
+@damage(predictor, "DIR/run/model.keras cannot be read: [...]", *ARCHIVE)
 def model_with_flipped_bytes(folder):
     run = picture_run(folder)
     content = bytearray((run / "model.keras").read_bytes())
