@@ -445,12 +445,6 @@ def checkpoint_that_ends_early(folder):
 
 
 @damage(checkpoints, "000002: [...]", "goes on from {'step': 1}")
-def checkpoint_without_state(folder):
-    (two_checkpoints(folder) / "state.safetensors").unlink()
-    return folder
-
-
-@damage(checkpoints, "000002: [...]", "goes on from {'step': 1}")
 def checkpoint_without_manifest(folder):
     (two_checkpoints(folder) / "manifest.json").unlink()
     return folder

@@ -59,7 +59,7 @@ def test_no_message_without_its_guard(name, fresh):
         ("model_that_ends_early", ["predict", "{}", "x.png"], 1),
         ("task_of_a_newer_format", ["evaluate", "{}", "--data", "digits"], 2),
         ("task_that_is_a_list", ["export", "{}"], 2),
-        ("config_that_ends_early", ["run", "image_cls", "--config", "{}"], 2),
+        ("config_without_settings", ["run", "image_cls", "--config", "{}"], 2),
         ("class_of_validation_alone", ["check", "image_cls", "--data-only", "--data", "{}"], 1),
     ],
 )
