@@ -170,7 +170,7 @@ def runs(canary, secret, outside, bomb=300 << 20):
     words = layer("WordPieceTokenizer", "keras_hub.tokenizers", name="words", vocabulary=path)
     graph = layer("TFSMLayer", name="graph", filepath=str(outside / "saved_model"))
     torch = base64.b64encode(pickle.dumps(Pickled(canary))).decode()
-    torch = layer("TorchModuleWrapper", name="torch", module=torch)
+    torch = layer("TorchModuleWrapper", "keras.src.utils.torch_utils", name="torch", module=torch)
     found = {
         "good": keras_file(),
         "CVE-2024-3660": keras_file(lambda_model),
@@ -219,7 +219,7 @@ def folders(canary, secret, outside):
     """Folders of weights: for each attack its files; a Path is what a link leads to."""
     vit = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "image_size": SIZE}
     resnet = {
-        "input_conv_filters": [4], "input_conv_kernel_sizes": [3], "stackwise_num_filters": [64],
+        "input_conv_filters": [64], "input_conv_kernel_sizes": [3], "stackwise_num_filters": [64],
         "stackwise_num_blocks": [1], "stackwise_num_strides": [1], "block_type": "basic_block",
         "image_shape": [None, None, 3], "name": "backbone", "trainable": True,
     }  # fmt: skip
