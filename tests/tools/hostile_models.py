@@ -19,7 +19,7 @@ SIZE = 8  # of pictures, in pixels
 SECRET = "the-secret-of-this-machine"
 
 
-def layer(kind, module="keras.layers", **config):
+def layer(kind, module="keras.layers", /, **config):
     """A part of a model, as Keras describes it."""
     return {"module": module, "class_name": kind, "config": config, "registered_name": None}
 

@@ -71,10 +71,9 @@ def load_model(path: str | Path) -> keras.Model:
         except MemoryError:
             raise
         except Exception as error:  # Keras has no error of its own for what it refuses
-            reason = (str(error).strip() or type(error).__name__).split("Exception encountered: ")[
-                -1
-            ]
-            reason = reason.split(" If you trust the source")[0]  # and then how to open it anyway
+            reason = str(error).strip() or type(error).__name__
+            reason = reason.split("Exception encountered: ")[-1]  # the cause is told last,
+            reason = reason.split(" If you trust the source")[0]  # and how to open it anyway
             raise UserError(
                 f"{path} cannot be loaded: {textwrap.shorten(reason, 300)}",
                 "Expected a model of layers of Keras and KerasHub, without code of its own.",
