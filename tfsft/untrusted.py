@@ -21,7 +21,7 @@ from tfsft.errors import UserError
 # are, or with a half or a quarter of the bytes that they have in memory.
 FREE_BYTES = 64 << 20
 MOST_TIMES = 10
-CONFIG_BYTES = 8 << 20  # of JSON that describes a model; in memory it takes up to 20 times as much
+CONFIG_BYTES = 8 << 20  # of JSON that describes a model; in memory it takes up to 22 times as much
 FREE_ROWS, ROWS_PER_BYTE = 1_000_000, 20  # of Parquet
 JSON_BYTES = 64 << 20  # of any other JSON: vocabularies have more than 30 MB
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}

@@ -19,7 +19,7 @@ SIZE = 8  # of pictures, in pixels
 SECRET = "the-secret-of-this-machine"
 
 
-def layer(kind, module="keras.layers", **config):
+def layer(kind, module="keras.layers", /, **config):
     """A part of a model, as Keras describes it."""
     return {"module": module, "class_name": kind, "config": config, "registered_name": None}
 
@@ -41,7 +41,7 @@ def functional(function, *arguments, **options):
             "inbound_nodes": [{"args": list(arguments), "kwargs": options}]}  # fmt: skip
     ends = {"input_layers": [["picture", 0, 0]], "output_layers": [["call", 0, 0]]}
     config = {"name": "model", "layers": [first, call], **ends}
-    return {"module": "keras", "class_name": "Functional", "config": config,
+    return {"module": "keras.src.models.functional", "class_name": "Functional", "config": config,
             "registered_name": "Functional"}  # fmt: skip
 
 
@@ -54,12 +54,12 @@ def code(canary):
     """The body of a Lambda that writes a file."""
     source = f"lambda x: (open({str(canary)!r}, 'w').close(), x)[1]"
     marshalled = base64.b64encode(marshal.dumps(eval(source).__code__)).decode()
-    value = [marshalled, None, None]
-    return {"class_name": "__lambda__", "config": {"value": value}}
+    config = {"code": marshalled, "defaults": None, "closure": None}
+    return {"class_name": "__lambda__", "config": config | {"value": [marshalled, None, None]}}
 
 
 def evil_lambda(canary):
-    return layer("Lambda", name="evil", function=code(canary), output_shape=[SIZE, SIZE, 3])
+    return layer("Lambda", name="evil", function=code(canary))
 
 
 def hdf5(build=lambda file: None):
@@ -139,10 +139,7 @@ class Pickled:
 def old_h5(canary):
     """A model in the format before `.keras`, which held code as well."""
     first = layer("InputLayer", batch_shape=[None, SIZE, SIZE, 3], dtype="float32", name="picture")
-    value = code(canary)["config"]["value"]
-    evil = {"class_name": "Lambda", "config": {"name": "evil", "function": value,
-            "function_type": "lambda", "module": "builtins", "output_shape": None,
-            "output_shape_type": "raw", "output_shape_module": None, "arguments": {}}}  # fmt: skip
+    evil = {"class_name": "Lambda", "config": {"name": "evil", "function": code(canary)}}
     config = {"name": "model", "layers": [first, evil]}
 
     def fill(file):
@@ -173,7 +170,7 @@ def runs(canary, secret, outside, bomb=300 << 20):
     words = layer("WordPieceTokenizer", "keras_hub.tokenizers", name="words", vocabulary=path)
     graph = layer("TFSMLayer", name="graph", filepath=str(outside / "saved_model"))
     torch = base64.b64encode(pickle.dumps(Pickled(canary))).decode()
-    torch = layer("TorchModuleWrapper", name="torch", module=torch)
+    torch = layer("TorchModuleWrapper", "keras.src.utils.torch_utils", name="torch", module=torch)
     found = {
         "good": keras_file(),
         "CVE-2024-3660": keras_file(lambda_model),
@@ -222,7 +219,7 @@ def folders(canary, secret, outside):
     """Folders of weights: for each attack its files; a Path is what a link leads to."""
     vit = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "image_size": SIZE}
     resnet = {
-        "input_conv_filters": [4], "input_conv_kernel_sizes": [3], "stackwise_num_filters": [4],
+        "input_conv_filters": [64], "input_conv_kernel_sizes": [3], "stackwise_num_filters": [64],
         "stackwise_num_blocks": [1], "stackwise_num_strides": [1], "block_type": "basic_block",
         "image_shape": [None, None, 3], "name": "backbone", "trainable": True,
     }  # fmt: skip
@@ -248,7 +245,7 @@ def folders(canary, secret, outside):
         "external": {"config.json": keras(), "model.weights.h5": weights(external)},
         "gigantic": {"config.json": keras(), "model.weights.h5": weights(gigantic)},
         "lambda": {"config.json": keras(dtype=code(canary)), "model.weights.h5": weights()},
-        "wide": {"config.json": keras(stackwise_num_filters=[60_000]),
+        "wide": {"config.json": keras(input_conv_filters=[200_000_000]),
                  "model.weights.h5": weights()},
         "no_json": {"config.json": "[" * 1_000_000, "model.weights.h5": weights()},
     }  # fmt: skip

@@ -71,7 +71,9 @@ def load_model(path: str | Path) -> keras.Model:
         except MemoryError:
             raise
         except Exception as error:  # Keras has no error of its own for what it refuses
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = str(error).strip() or type(error).__name__
+            reason = reason.split("Exception encountered: ")[-1]  # the cause is told last,
+            reason = reason.split(" If you trust the source")[0]  # and how to open it anyway
             raise UserError(
                 f"{path} cannot be loaded: {textwrap.shorten(reason, 300)}",
                 "Expected a model of layers of Keras and KerasHub, without code of its own.",
@@ -121,7 +123,8 @@ def _limited(path: str | Path, stored: float) -> Iterator[None]:
             f"{path} describes a model of more than {most >> 20} MB, and stores "
             f"{stored / 2**20:.1f} MB of weights.",
             "Expected the weights of the whole model.",
-            "If it is from somebody else, do not trust it; else save it again.",
+            "Where the weights are only a Git LFS pointer, fetch them with `git lfs pull`; if the "
+            "model is from somebody else, do not trust it.",
         ) from error
     finally:
         keras.layers.Layer.add_weight = add_weight
