@@ -80,12 +80,14 @@ class Cause:
     read: Callable[[object], object]
     said: tuple[str, str, str]
 
+    @property
+    def patterns(self) -> list[str]:
+        """The parts of the message as regular expressions."""
+        return [re.escape(part).replace(re.escape("[...]"), "(?s:.*)") for part in self.said]
+
     def fits(self, found: tuple[str, str, str]) -> bool:
         """Says whether an outcome is the message."""
-        return all(
-            re.fullmatch(re.escape(said).replace(re.escape("[...]"), ".*"), part, re.DOTALL)
-            for said, part in zip(self.said, found, strict=True)
-        )
+        return all(map(re.fullmatch, self.patterns, found))
 
     def outcome(self, folder: Path) -> tuple[str, str, str]:
         """Returns the message that the damage gives; raises what is no message."""

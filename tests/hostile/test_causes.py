@@ -1,5 +1,7 @@
 """Every cause of damage gives its message, and none without its guard."""
 
+import re
+
 import chat_causes  # noqa: F401  (each adds its cases)
 import json_causes  # noqa: F401
 import picture_causes  # noqa: F401
@@ -59,7 +61,7 @@ def test_no_message_without_its_guard(name, fresh):
         ("model_that_ends_early", ["predict", "{}", "x.png"], 1),
         ("task_of_a_newer_format", ["evaluate", "{}", "--data", "digits"], 2),
         ("task_that_is_a_list", ["export", "{}"], 2),
-        ("config_without_settings", ["run", "image_cls", "--config", "{}"], 2),
+        ("config_that_ends_early", ["run", "image_cls", "--config", "{}"], 2),
         ("class_of_validation_alone", ["check", "image_cls", "--data-only", "--data", "{}"], 1),
     ],
 )
@@ -68,5 +70,5 @@ def test_commands_say_so(name, words, code, fresh, capfd):
     given = str(CASES[name].make(folder))
     assert main([word.format(given) for word in words]) == code
     shown = capfd.readouterr().err.replace(str(folder), "DIR")
-    assert "Error: " + "\n".join(filter(None, CASES[name].said)) in shown
+    assert re.search("Error: " + "\n".join(filter(None, CASES[name].patterns)), shown), shown
     assert "Traceback" not in shown
