@@ -1,6 +1,7 @@
 """A finished run about pictures as a function from pictures to answers."""
 
 import csv
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,15 +122,14 @@ def find_pictures(inputs: Sequence[str]) -> list[str]:
     """
     found = []
     for given in inputs:
-        path = Path(given)
-        if path.is_dir():
+        if os.path.isdir(given):
             found += sorted(
                 str(p)
-                for p in path.rglob("*")
+                for p in Path(given).rglob("*")
                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
             )
-        elif path.exists():
-            found.append(str(path))
+        elif os.path.exists(given):  # a name may be too long for Path
+            found.append(str(Path(given)))
         else:
             raise UserError(
                 f"There is no file or folder {given}.",
@@ -154,4 +154,4 @@ def first_column(table: str) -> list[str]:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{table} cannot be read: {reason}.", "A CSV file of paths.") from error
     # A header is not a path.
-    return rows[1:] if rows and not Path(rows[0]).exists() else rows
+    return rows[1:] if rows and not os.path.exists(rows[0]) else rows
