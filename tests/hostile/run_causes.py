@@ -404,6 +404,16 @@ def missing_picture_to_predict(folder):
     return os.fspath(folder / "gone.png")
 
 
+@damage(
+    pictures_found,
+    "There is no file or folder " + "x" * 5000 + ".",
+    "Pictures, or folders of pictures.",
+    "Check the spelling; paths are relative to where you are.",
+)
+def picture_to_predict_with_a_name_too_long(folder):
+    return "x" * 5000
+
+
 # Checkpoints
 
 

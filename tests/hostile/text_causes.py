@@ -22,7 +22,7 @@ from causes import (
 
 from tfsft import data
 from tfsft.cache import cache_folder
-from tfsft.data.plain_texts import read_plain_texts
+from tfsft.data.plain_texts import read_plain_texts, read_text
 
 FILMS = [f"The film number {number} was {('good', 'bad')[number % 2]}." for number in range(12)]
 LABELS = ["good", "bad"] * 6
@@ -429,3 +429,15 @@ def texts_that_may_not_be_read(folder):
 @damage(data.load_texts, "DIR/data.csv cannot be read: no column has a name", *SAVE_AGAIN)
 def texts_with_a_header_of_commas(folder):
     return write(folder, "data.csv", f",\n{ROWS}")
+
+
+@damage(
+    unprivileged(read_text),
+    "DIR/letter.txt cannot be read: Permission denied",
+    "A text file.",
+    "Check the file.",
+)
+def text_to_predict_that_may_not_be_read(folder):
+    path = write(folder, "letter.txt", "A text")
+    os.chmod(path, 0)
+    return path

@@ -123,15 +123,14 @@ def find_pictures(inputs: Sequence[str]) -> list[str]:
     """
     found = []
     for given in inputs:
-        path = Path(given)
-        if path.is_dir():
+        if os.path.isdir(given):
             found += sorted(
                 str(p)
-                for p in path.rglob("*")
+                for p in Path(given).rglob("*")
                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
             )
-        elif path.exists():
-            found.append(str(path))
+        elif os.path.exists(given):  # a name may be too long for Path
+            found.append(str(Path(given)))
         else:
             raise UserError(
                 f"There is no file or folder {given}.",
