@@ -19,7 +19,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core, so one thr
     os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 
 IMPORTS_TENSORFLOW = re.compile(
-    r"^(import|from) (tensorflow|keras|tfsft\.(data|models|training|export|recipes)|tfsft import)",
+    r"^(import|from) (tensorflow|keras|tfsft\.(data|models|training|export|recipes)|tfsft import"
+    r"|\w+_causes)",
     re.MULTILINE,
 )
 _split = []

@@ -411,7 +411,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.", expected) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}.", expected) from None
     if isinstance(content, dict) and "format" in content:
         if content["format"] != 1:

@@ -193,10 +193,10 @@ def test_classes_of_a_model(write_pictures):
 
 def test_a_folder_that_is_not_there(tmp_path):
     (tmp_path / "flowers").mkdir()
-    found = str(missing_folder(str(tmp_path / "flower")))
+    found = str(missing_folder(str(tmp_path / "flower"), "a folder", "digits"))
     assert f"There is no {tmp_path / 'flower'}." in found
     assert "Did you mean 'flowers'?" in found
-    found = str(missing_folder(str(tmp_path / "flower" / "train" / "roses")))
+    found = str(missing_folder(str(tmp_path / "flower" / "train" / "roses"), "a folder", "digits"))
     assert f"There is no {tmp_path / 'flower'}." in found
 
 

@@ -273,14 +273,12 @@ def test_classes_of_a_model(table):
     [
         ("t.csv", b"", "empty"),
         ("t.csv", b"image,label\n", "no rows"),
-        ("t.csv", b"image,label\n1.png,a\n2.png,b,c\n", "Row #3"),
-        ("t.csv", b"image,label\n1.png,\xff\xfe\n", "UTF-8"),
-        ("t.csv", "image,label\n1.png,a\n".encode("utf-16"), "UTF-8"),
-        ("t.csv", b"a/1.png,cat\na/2.png,dog\n", "first line is an example"),
+        ("t.csv", b"image,label\n1.png,a\n2.png,b,c\n", "Row 3"),
+        ("t.csv", b"a/1.png,cat\na/2.png,dog\n", "is an example and not"),
         ("t.csv", b"image,label,label\n1.png,a,b\n", "same name"),
-        ("t.jsonl", b'{"image": "1.png", "label": \n', "cannot be read"),
+        ("t.jsonl", b'{"image": "1.png", "label": \n', "does not parse"),
         ("t.jsonl", b'{"image": "1.png", "label": "a"}\n{"image": "2.png", "label": 3}\n', "label"),
-        ("t.jsonl", b"", "cannot be read"),
+        ("t.jsonl", b"", "is empty"),
         ("t.parquet", b"PAR1 and then nothing of the kind", "cannot be read"),
     ],
 )

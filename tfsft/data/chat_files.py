@@ -1,23 +1,14 @@
 """Files of conversations, row by row: JSON lines, JSON, CSV, TSV and Parquet."""
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfsft.data.text_tables import (
-    ENCODINGS,
-    HEAD_ROWS,
-    LAYOUT,
-    TextTable,
-    find_encoding,
-    first_letter,
-    load_json,
-    open_text_table,
-    shortened,
-)
+from tfsft.data.json_text import LAYOUT, load_json, parse_json
+from tfsft.data.text_encodings import ENCODINGS, find_encoding, first_letter, shortened
+from tfsft.data.text_tables import HEAD_ROWS, TextTable, open_text_table
 from tfsft.errors import UserError
 
 Row = tuple[int, dict[str, Any] | None, str | None]  # number, cells, what is wrong with it
@@ -114,7 +105,7 @@ def as_list(cell: object) -> list | None:
     """
     if isinstance(cell, str) and cell.lstrip()[:2].startswith(("[{", "[ ", "[\n", '{"')):
         try:
-            cell = json.loads(cell)
+            cell = parse_json(cell)
         except ValueError:
             return None
     if isinstance(cell, dict) and cell and all(isinstance(part, list) for part in cell.values()):
@@ -150,7 +141,7 @@ def _is_lines(path: str) -> bool:
 
 def _parses(text: str) -> bool:
     try:
-        return bool(json.loads(text))
+        return bool(parse_json(text))
     except ValueError:
         return False
 
@@ -163,7 +154,7 @@ def _lines(path: str) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 yield number, None, f"does not parse as JSON: {shortened(line)}"
                 continue

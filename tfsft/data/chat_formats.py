@@ -8,7 +8,8 @@ from typing import Any
 from tfsft.data import tables
 from tfsft.data.chat_files import ChatFile, as_list, is_messages
 from tfsft.data.labels import shorten
-from tfsft.data.text_tables import is_number, shortened
+from tfsft.data.text_encodings import shortened
+from tfsft.data.text_tables import is_number
 from tfsft.errors import UserError
 
 Message = dict[str, str]
@@ -422,8 +423,6 @@ def _tidy(found: Conversation, answers: bool) -> None:
     found.own_system = messages[:1] != [] and messages[0]["role"] == "system"
     start = int(found.own_system)
     if messages[start:] and messages[start]["role"] == "assistant":
-        if len(messages) == start + 1:
-            raise _BadRow("has no message of the user")
         del messages[start]
         found.first = True
     if answers and messages[start:] and messages[-1]["role"] == "user":

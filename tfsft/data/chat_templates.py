@@ -1,18 +1,16 @@
 """How a conversation is written down for a language model: its chat template, cut into pieces."""
 
-import datetime
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from tfsft.data.plain_texts import read_text
+from tfsft.data.template_process import MOST_RENDERED, TemplateFault, render
 from tfsft.errors import UsageError, UserError, nearest
 
-MOST_SOURCE = 100_000  # letters of a template, and
-MOST_RENDERED = 1_000_000  # of what it makes of placeholders
+MOST_SOURCE = 100_000  # letters of a template
 
 _CHATML = """\
 {% for message in messages %}
@@ -126,7 +124,8 @@ class ChatTemplate:
 
     Args:
         source: In Jinja, as Hugging Face has it: `messages`, `add_generation_prompt`, `bos_token`,
-            `eos_token`, `raise_exception`, `strftime_now`. It runs in a sandbox.
+            `eos_token`, `raise_exception`, `strftime_now`. It runs in a sandbox, in a process of
+            its own with limits.
         control: Control tokens by their text.
         begin: Text of the token that a text begins with, if there is one.
         end: Text of the token that ends a text, for templates that end a turn with none.
@@ -145,9 +144,6 @@ class ChatTemplate:
         end: str = "",
         name: str = "the chat template",
     ):
-        import jinja2
-        import jinja2.sandbox
-
         self.source = source
         self.name = name
         self.begin = begin
@@ -156,19 +152,11 @@ class ChatTemplate:
         longest_first = sorted(self._control, key=len, reverse=True)
         self._cut = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._skeletons: dict[tuple, list[Piece | _Slot]] = {}
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols"],
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         if len(source) > MOST_SOURCE:
             raise UserError(f"{name} has {len(source):,} letters.", f"At most {MOST_SOURCE:,}.")
         try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
+            render(source, None)
+        except TemplateFault as error:
             raise UserError(
                 f"{name} is no Jinja template: {error}",
                 "Such as {% for message in messages %}...{% endfor %}.",
@@ -350,28 +338,22 @@ class ChatTemplate:
             return False
 
     def _text(self, messages: list[dict[str, str]], generate: bool) -> str:
-        import jinja2
-
+        values = {"messages": messages, "add_generation_prompt": generate}
+        values |= {"bos_token": self.begin, "eos_token": self.end}
         try:
-            text = self._template.render(
-                messages=messages,
-                add_generation_prompt=generate,
-                bos_token=self.begin,
-                eos_token=self.end,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            return render(self.source, values)
+        except TemplateFault as error:
+            if error.kind == "long":
+                raise UserError(
+                    f"{self.name} makes {error} letters of {len(messages)} empty messages.",
+                    f"At most {MOST_RENDERED:,}.",
+                ) from error
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"{self.name} refuses a conversation of {roles}: {error}",
                 "Turns of user and assistant, one after the other, and at most one system message.",
                 f"Mend such rows, or choose another --template: {', '.join(TEMPLATES)}, or a file.",
             ) from error
-        if len(text) > MOST_RENDERED:
-            raise UserError(
-                f"{self.name} makes {len(text):,} letters of {len(messages)} empty messages.",
-                f"At most {MOST_RENDERED:,}.",
-            )
-        return text
 
 
 def choose_template(given: str, own: str | None, tokenizer: Tokenizer) -> ChatTemplate:
@@ -419,13 +401,3 @@ def make_template(
 
 def _shown(part: Piece | _Slot) -> str:
     return part.text if isinstance(part, Piece) else f"\ue000{part.number}\ue001"
-
-
-def _raise(message: str) -> None:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)

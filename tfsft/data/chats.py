@@ -25,7 +25,7 @@ from tfsft.data.chat_formats import (
     read_row,
 )
 from tfsft.data.chat_prompts import check_placeholders, fill_prompt, placeholders, read_prompt
-from tfsft.data.labels import shorten
+from tfsft.data.labels import printable, shorten
 from tfsft.data.split_making import SplitPlan
 from tfsft.data.splits import Splits
 from tfsft.data.tables import cell_text
@@ -292,9 +292,10 @@ def _stored_row(
 ) -> dict[str, Any]:
     found = _conversation(form, cells, problem, system_prompt)
     row = vars(found) | {"id": f"{file.name}:{number}"}
+    row["problem"] = found.problem and printable(found.problem)
     for role, column in [("group", form.group), ("split", form.split)]:
         if column is not None:
-            row[role] = cell_text((cells or {}).get(column))
+            row[role] = printable(cell_text((cells or {}).get(column)))
     return row
 
 

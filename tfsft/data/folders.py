@@ -1,6 +1,7 @@
 """Folders of pictures or texts: one sub-folder for each class."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfsft.data.images import IMAGE_SUFFIXES
-from tfsft.data.labels import index_labels, natural_key, shorten, unknown_class
+from tfsft.data.labels import index_labels, natural_key, printable, shorten, unknown_class
 from tfsft.data.sources import FileStorage, Listing
 from tfsft.errors import UserError, nearest
 
@@ -51,7 +52,7 @@ class ClassFiles:
     def ids(self) -> list[str]:
         """Returns the paths in the folder, as text that can be printed and written."""
         start = len(os.path.join(self.root, ""))
-        return [_text(path[start:]) for path in self.paths]
+        return [printable(path[start:]) for path in self.paths]
 
 
 def list_folder(
@@ -262,23 +263,41 @@ def _class_folders(tree: _Tree, root: str, *, alone: bool) -> dict[str, str]:
             f"{len(loose)} {tree.things} lie in {root} outside of any class folder and were not "
             f"used (for example {os.path.basename(min(loose))})."
         )
-    return {_text(os.path.basename(folder)): folder for folder in folders}
+    return {printable(os.path.basename(folder)): folder for folder in folders}
 
 
 def _names(folders: dict | list) -> str:
     return ", ".join(f"{os.path.basename(folder)}/" for folder in folders)
 
 
-def _text(path: str) -> str:
-    """Returns a name that can be printed and written; bytes that are no text become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+def check_there(path: str, expected: str, own: str) -> None:
+    """Raises unless a file or folder is there and may be read.
+
+    Args:
+        path, expected, own: As for `missing_folder`.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        readable = os.access(path, os.R_OK)
+    except PermissionError:
+        readable = False
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise missing_folder(path, expected, own) from error
+    if not readable:
+        raise UserError(
+            f"{path} cannot be read: permission denied.",
+            f"--data is {expected}.",
+            "Change its permissions, or those of the folders above it.",
+        )
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UserError(
+            f"{path} is neither a file nor a folder.",
+            f"--data is {expected}.",
+            "Write what comes out of it into a file first.",
+        )
 
 
-def missing_folder(
-    path: str,
-    expected: str = "a folder, a CSV, TSV, JSONL or Parquet file, tfds:NAME, or digits",
-    own: str = "digits",
-) -> UserError:
+def missing_folder(path: str, expected: str, own: str) -> UserError:
     """Returns the error for data that is not there; it names what is there and looks like it.
 
     Args:
@@ -286,6 +305,12 @@ def missing_folder(
         expected: What --data can be.
         own: The name of the data that is always at hand.
     """
+    if os.path.islink(path):
+        return UserError(
+            f"{path} is a link that leads nowhere: {os.readlink(path)}",
+            f"--data is {expected}.",
+            "Mend the link, or give what it should lead to.",
+        )
     parent = os.path.dirname(os.path.abspath(path))
     while not os.path.isdir(parent):
         path, parent = parent, os.path.dirname(parent)

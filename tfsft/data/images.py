@@ -5,6 +5,7 @@ import functools
 import io
 import struct
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,10 @@ from PIL import Image, ImageOps
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: half a gigabyte of RGB
+# A small file must not become a large picture: so many pixels are free, and so many for each byte.
+# A white page has 85 as JPEG; zeros have 343 as PNG, and 8,000 in black and white.
+FREE_PIXELS = 8_000_000  # take up to 0.2 gigabytes, with transparency
+PIXELS_PER_BYTE = 200
 
 # Of large pictures and damaged EXIF; the first have a limit here, the second do no harm.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -94,7 +99,13 @@ def inspect_image(data: bytes) -> str | None:
         return f"has a damaged header ({name})"
     if width * height > MAX_PIXELS:
         return f"has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million"
+    if width * height > _most_pixels(len(data)):
+        return f"has {width} x {height} pixels in {len(data)} bytes, as only a bomb has"
     return None
+
+
+def _most_pixels(length: Any) -> Any:
+    return FREE_PIXELS + PIXELS_PER_BYTE * length
 
 
 # Decoding
@@ -114,7 +125,9 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
     def has_plain_shape() -> tf.Tensor:
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded, tf.int64))
-        return (channels != 4) & (height * width <= MAX_PIXELS)  # four channels are CMYK
+        length = tf.cast(tf.strings.length(encoded), tf.int64)
+        fits = height * width <= tf.minimum(_most_pixels(length), MAX_PIXELS)
+        return fits & (channels != 4)  # four channels are CMYK
 
     # Nothing or a short JFIF segment before the first table: no word on rotation or colour spaces.
     bare = has_bytes(0, b"\xff\xd8\xff\xdb") | (
@@ -132,7 +145,7 @@ def _decode_any(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _decode_with_pillow(data: bytes) -> tuple[np.ndarray, bool]:
     try:
         image = _open(data)
-        if image.width * image.height <= MAX_PIXELS:
+        if image.width * image.height <= min(_most_pixels(len(data)), MAX_PIXELS):
             return _rgb(image), True
     except Exception:
         pass

@@ -89,6 +89,20 @@ def unknown_class(name: str, class_names: tuple[str, ...], where: str = "") -> U
     )
 
 
+def cell_text(cell: object) -> str:
+    """Returns a cell as text; whole numbers have no `.0`, and what is missing is empty."""
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, bytes):  # text in Parquet files of some programs
+        return cell.decode("utf-8", "replace")
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def printable(text: str) -> str:
+    """Returns a text that can be printed and written; bytes that are no text become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def is_number_task(labels: np.ndarray) -> bool:
     """Says whether `labels` are numbers to predict, and not classes."""
     return labels.ndim == 1 and np.issubdtype(labels.dtype, np.floating)

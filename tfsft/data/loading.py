@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfsft.data import splits
-from tfsft.data.folders import LAYOUT, list_folder, missing_folder
+from tfsft.data.folders import LAYOUT, check_there, list_folder
 from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.data.labels import index_labels
 from tfsft.data.sources import ArrayStorage, ImageSource, Listing, check_pictures
@@ -21,6 +21,8 @@ from tfsft.data.splits import BadExample, Splits
 from tfsft.data.tables import TABLE_SUFFIXES, list_table
 from tfsft.data.tfds_source import PREFIX, list_tfds
 from tfsft.errors import UsageError, UserError
+
+EXPECTED = "a folder, a CSV, TSV, JSONL or Parquet file, tfds:NAME, or digits"
 
 
 def load_images(
@@ -144,16 +146,7 @@ def _list(
             )
     if data == "digits":
         return _digits(task, class_names)
-    try:
-        os.stat(path)
-    except PermissionError as error:
-        raise UserError(
-            f"{data} cannot be read: permission denied.",
-            "A folder or a table that may be read.",
-            "Change its permissions, or those of the folders above it.",
-        ) from error
-    except OSError as error:
-        raise missing_folder(path) from error
+    check_there(path, EXPECTED, "digits")
     if os.path.isdir(path):
         return list_folder(path, task=task, class_names=class_names)
     if path.lower().endswith(tuple(IMAGE_SUFFIXES)):

@@ -7,8 +7,10 @@ import numpy as np
 
 from tfsft.data.questions import COLUMNS
 from tfsft.data.tables import cell_text, find_column
+from tfsft.data.text_encodings import find_encoding
 from tfsft.data.text_loading import PAIR_COLUMNS, TEXT_COLUMNS
-from tfsft.data.text_tables import find_encoding, open_text_table
+from tfsft.data.text_tables import check_rows, open_text_table
+from tfsft.errors import UserError
 
 NAMES = {  # that columns with such texts often have, as in labelled data
     "text": [*TEXT_COLUMNS, *(first for first, _ in PAIR_COLUMNS)],
@@ -87,10 +89,20 @@ def read_plain_texts(path: str, columns: Sequence[str]) -> tuple[dict[str, list[
         for column, name in names.items():
             cells[column] += [cell_text(cell) for cell in batch.column(name).to_pylist()]
         ids += [f"{os.path.basename(path)}:{number}" for number in numbers.tolist()]
+    check_rows(table)
     return cells, ids
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """Returns what a text file says, in whatever encoding it is."""
-    with open(path, encoding=find_encoding(str(path))) as file:
-        return file.read()
+    """Returns what a text file says, in whatever encoding it is.
+
+    Raises:
+        UserError: It cannot be read, or is no text.
+    """
+    try:
+        with open(path, encoding=find_encoding(str(path))) as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or error}", "A text file.", "Check the file."
+        ) from error

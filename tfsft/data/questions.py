@@ -1,5 +1,6 @@
 """Questions about texts that hold the answer: SQuAD JSON and flat tables."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,8 +10,10 @@ import pyarrow
 import pyarrow.compute as pc
 
 from tfsft.data import tables
+from tfsft.data.json_text import HALF, has_half, load_json
 from tfsft.data.splits import Splits
 from tfsft.data.tagged import sample_path
+from tfsft.data.text_encodings import first_letter, shortened
 from tfsft.data.text_labels import label_texts
 from tfsft.data.text_loading import (
     Rows,
@@ -22,19 +25,16 @@ from tfsft.data.text_loading import (
     text_plan,
 )
 from tfsft.data.text_source import BATCH_ROWS, TextSource, content_keys, file_identity, stored
-from tfsft.data.text_tables import (
-    TEXT_TABLES,
-    TextTable,
-    first_letter,
-    load_json,
-    open_text_table,
-    shortened,
-)
+from tfsft.data.text_tables import TEXT_TABLES, TextTable, open_text_table
 from tfsft.data.tfds_source import PREFIX
 from tfsft.data.tfds_texts import open_tfds
 from tfsft.errors import UserError
 
 NEAR = 20  # characters that an answer may lie off the place it is said to have
+SQUAD = (
+    'As SQuAD: {"data": [{"paragraphs": [{"context": "...", "qas": [{"question": "...", "answers": '
+    '[{"text": "...", "answer_start": 0}]}]}]}]}'
+)
 CLASSES = ("no answer", "answer")
 COLUMNS = {
     "question": ["question", "query"],
@@ -147,29 +147,56 @@ def _squad(path: str) -> tuple[Iterator[dict[str, Any]], str] | None:
     if not isinstance(first, dict) or "paragraphs" not in first:
         return None
     name = os.path.basename(path)
-
-    def questions() -> Iterator[dict[str, Any]]:
-        number = 0
-        for article in articles:
-            for paragraph in article.get("paragraphs") or ():
-                for question in paragraph.get("qas") or ():
-                    number += 1
-                    impossible = bool(question.get("is_impossible"))
-                    yield {
-                        "id": str(question.get("id") or f"{name}:{number}"),
-                        "question": question.get("question"),
-                        "context": paragraph.get("context"),
-                        "answers": [] if impossible else question.get("answers"),
-                        "problem": None
-                        if impossible or question.get("answers")
-                        else "has no answer, and is_impossible is not true",
-                    }
-
+    try:
+        questions = [
+            (question, paragraph.get("context"))
+            for article in articles
+            for paragraph in article.get("paragraphs") or ()
+            for question in paragraph.get("qas") or ()
+        ]
+        rows = [_asked(f"{name}:{n}", *found) for n, found in enumerate(questions, 1)]
+    except (AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path} is not laid out as SQuAD is: {error}.", SQUAD, "Mend it."
+        ) from error
+    if not rows:
+        raise UserError(f"{path} has no questions.", SQUAD, "Fill it.")
     version = content.get("version")
     return (
-        questions(),
+        iter(rows),
         f"Questions are those of {name} (SQuAD{f', version {version}' * bool(version)}).",
     )
+
+
+def _asked(name: str, question: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Returns a question of a SQuAD file as a row."""
+    if has_half([question, context]):
+        return {"id": name, "question": "", "context": "", "answers": [], "problem": HALF}
+    impossible = bool(question.get("is_impossible"))
+    answers = [] if impossible else _answers(question.get("answers"))
+    problem = None
+    if not (impossible or answers):
+        problem = "has no answer, and is_impossible is not true"
+    return {
+        "id": str(question.get("id") or name),
+        "question": question.get("question"),
+        "context": context,
+        "answers": answers,
+        "problem": problem,
+    }
+
+
+def _answers(cell: Any, start: Any = None) -> list:
+    """Returns answers as a list, however they were written."""
+    if isinstance(cell, dict):  # lists of texts and of starts, as in Hugging Face's data sets
+        starts = _first(cell, "answer_start", "start")
+        texts = cell.get("text")
+        texts = texts if isinstance(texts, list) else [texts]
+        starts = starts if isinstance(starts, list) else [starts] * len(texts)
+        return [{"text": t, "start": s} for t, s in itertools.zip_longest(texts, starts)]
+    if isinstance(cell, list):
+        return cell
+    return [] if cell in (None, "") else [{"text": cell, "start": start}]
 
 
 def _table(table: TextTable, group: str | None) -> tuple[Iterator[dict[str, Any]], str]:
@@ -215,15 +242,7 @@ def _table(table: TextTable, group: str | None) -> tuple[Iterator[dict[str, Any]
 
 def _flat(name: str, row: dict[str, Any], problem: str | None) -> dict[str, Any]:
     """Returns a row of a table as a question of SQuAD."""
-    answers = row["answers"]
-    if isinstance(answers, dict):  # lists of texts and of starts, as in Hugging Face's data sets
-        starts = _first(answers, "answer_start", "start")
-        texts = answers.get("text")
-        texts = texts if isinstance(texts, list) else [texts]
-        starts = starts if isinstance(starts, list) else [starts] * len(texts)
-        answers = [{"text": t, "start": s} for t, s in zip(texts, starts, strict=False)]
-    elif not isinstance(answers, list):
-        answers = [] if answers in (None, "") else [{"text": answers, "start": row.get("start")}]
+    answers = _answers(row["answers"], row.get("start"))
     if tables.cell_text(row.get("impossible")).strip().lower() in ("true", "1", "yes"):
         answers = []
     question = {
@@ -275,7 +294,7 @@ def _place(context: str, text: str, said: Any) -> int | None:
         return place if place >= 0 else None
     try:
         said = int(float(said))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if said >= 0 and context.startswith(text, said):
         return said

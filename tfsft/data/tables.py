@@ -1,6 +1,5 @@
 """Tables of examples: CSV, TSV, JSONL and Parquet."""
 
-import csv
 import math
 import os
 import re
@@ -9,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from tfsft.data.folders import SPLIT_NAMES
 from tfsft.data.images import IMAGE_SUFFIXES
-from tfsft.data.labels import index_labels, number_labels
+from tfsft.data.labels import cell_text, index_labels, number_labels
 from tfsft.data.sources import FileStorage, Listing
+from tfsft.data.text_encodings import shortened
+from tfsft.data.text_tables import TextTable, check_rows, first_line_is_example, open_text_table
 from tfsft.errors import UserError, nearest
+from tfsft.untrusted import inside
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 IMAGE_COLUMNS = [
@@ -58,12 +57,12 @@ class Table:
     Args:
         path: Its file.
         data: Its columns; those of CSV and TSV are text.
-        first_row: The number that a person sees beside the first example: 2 below a header line.
+        numbers: The number that a person sees beside each row.
     """
 
     path: str
     data: pyarrow.Table
-    first_row: int
+    numbers: np.ndarray
 
     @property
     def columns(self) -> list[str]:
@@ -79,38 +78,24 @@ class Table:
 
     def row(self, index: int) -> str:
         """Says where example `index` stands, for messages."""
-        return f"row {index + self.first_row} of {self.path}"
+        return f"row {self.numbers[index]} of {self.path}"
 
 
 def read_table(path: str) -> Table:
-    """Reads a CSV, TSV, JSONL or Parquet file, as its suffix says.
-
-    Cells of CSV and TSV stay text, so that the class `007` or `NA` keeps its name.
+    """Reads a whole CSV, TSV, JSONL or Parquet file.
 
     Args:
         path: The file.
 
     Raises:
-        UserError: It is not a readable table, or has no rows.
+        UserError: It is not a readable table, has no rows, or has a row that is broken.
     """
-    suffix = os.path.splitext(path)[1].lower()
-    try:
-        if suffix == ".parquet":
-            table = Table(path, pyarrow.parquet.read_table(path), 1)
-        elif suffix in (".jsonl", ".ndjson"):
-            table = Table(path, _read_json(path), 1)
-        else:
-            table = Table(path, _read_csv(path, "\t" if suffix == ".tsv" else ","), 2)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
-            "A table, as its suffix says: CSV or TSV (UTF-8, names of the columns in the first "
-            "line), JSONL (one object a line) or Parquet.",
-            "Mend the file, or save it again in one of these formats.",
-        ) from error
-    if not len(table):
-        raise UserError(f"{path} has no rows.", "One row for each example.", "Fill it.")
-    return table
+    table = open_text_table(path, least_columns=1)
+    if _are_pictures(table.columns, share=0.0):
+        raise first_line_is_example(path, ",".join(table.columns))
+    batches, numbers = zip(*table.batches(table.columns), strict=True)
+    check_rows(table)
+    return Table(path, pyarrow.Table.from_batches(batches), np.concatenate(numbers))
 
 
 def find_column(
@@ -164,6 +149,29 @@ def find_column(
     )
 
 
+def check_plain(table: Table | TextTable, columns: dict[str, str], *, lists: bool = False) -> None:
+    """Raises where a column holds objects or lists, which are no text, number or class.
+
+    Args:
+        table: With its first rows.
+        columns: By what they hold, in a word: "text", "label".
+        lists: Whether labels may be lists.
+    """
+    for what, column in columns.items():
+        refused = dict if lists and what == "label" else (dict, list)
+        odd = next((c for c in table.values(column, 200) if isinstance(c, refused)), None)
+        if odd is not None:
+            kind = "a list" if isinstance(odd, list) else "an object"
+            raise UserError(
+                f"The {what} in column {column!r} of {table.path} is {kind}: "
+                f"{shortened(repr(odd))}",
+                "A single text or number in each row.",
+                "Several labels an example are read with --multi-label."
+                if what == "label" and kind == "a list"
+                else "Name another column, or write the parts into columns of their own.",
+            )
+
+
 def plain_name(column: str) -> str:
     """Returns the name of a column in small letters and digits, with `_` for the rest."""
     return re.sub(r"[^0-9a-z]+", "_", column.strip().lower())
@@ -212,6 +220,7 @@ def list_table(
         chosen=label_column, taken=(image_column, group_column, split_column),
         fits=are_numbers if number else None,
     )  # fmt: skip
+    check_plain(table, {"path": image_column, "label": label_column}, lists=task == "multi")
     ids, paths = _inside(table, image_column)
     cells = table.values(label_column)
     if number:
@@ -226,43 +235,6 @@ def list_table(
     return Listing(FileStorage(paths), ids, labels, class_names, groups, sides)
 
 
-def _read_csv(path: str, delimiter: str) -> pyarrow.Table:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        if delimiter == "," and "," not in first:  # as spreadsheets write it in many countries
-            delimiter = next((mark for mark in ";\t" if mark in first), ",")
-        file.seek(0)
-        header = next(csv.reader(file, delimiter=delimiter), [])
-    if not header:
-        raise pyarrow.ArrowInvalid("it is empty")
-    if _are_pictures(header, share=0.0):
-        raise pyarrow.ArrowInvalid(
-            f"its first line is an example and not the names of the columns: {first.strip()}"
-        )
-    if len(set(header)) < len(header):
-        raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(header)}")
-    return pyarrow.csv.read_csv(
-        path,
-        # With threads, errors would not name the row.
-        read_options=pyarrow.csv.ReadOptions(use_threads=False),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(header, pyarrow.string()), strings_can_be_null=False
-        ),
-    )
-
-
-def _read_json(path: str) -> pyarrow.Table:
-    options = pyarrow.json.ReadOptions(block_size=1 << 26)  # a row must fit into a block
-    table = pyarrow.json.read_json(path, options)
-    dates = [field.name for field in table.schema if pyarrow.types.is_timestamp(field.type)]
-    if not dates:
-        return table
-    # Text that looks like a date is text.
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in dates])
-    return pyarrow.json.read_json(path, options, pyarrow.json.ParseOptions(explicit_schema=schema))
-
-
 def _are_pictures(cells: list, share: float = 0.5) -> bool:
     """Says whether more than `share` of the cells end like file names of pictures."""
     suffixes = [os.path.splitext(cell)[1].lower() for cell in cells if isinstance(cell, str)]
@@ -275,13 +247,6 @@ def are_numbers(cells: list) -> bool:
         return all(math.isfinite(float(cell)) for cell in cells)
     except (TypeError, ValueError):
         return False
-
-
-def cell_text(cell: object) -> str:
-    """Returns a cell as text; whole numbers have no `.0`, and what is missing is empty."""
-    if cell is None or cell != cell:
-        return ""
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _one(table: Table, column: str, cells: list) -> list[list[str]]:
@@ -328,8 +293,7 @@ def unknown_split(where: str, cell: object) -> UserError:
 def _inside(table: Table, column: str) -> tuple[list[str], list[str]]:
     """Returns ids and real paths of the pictures; refuses those outside of the table's folder."""
     folder = os.path.realpath(os.path.dirname(os.path.abspath(table.path)))
-    inside = os.path.join(folder, "")
-    real_folders: dict[str, str] = {}
+    find = inside(folder)
     ids, paths = [], []
     for row, cell in enumerate(table.values(column)):
         name = cell_text(cell).strip()
@@ -340,25 +304,13 @@ def _inside(table: Table, column: str) -> tuple[list[str], list[str]]:
                 "Fill it in, or remove the row.",
             )
         name = name.replace("\\", "/")  # tables written on Windows
-        given = os.path.normpath(inside + name if not os.path.isabs(name) else name)
-        parent, file = os.path.split(given)
-        if parent not in real_folders:
-            real_folders[parent] = _real(parent)
-        path = os.path.join(real_folders[parent], file)
-        path = _real(path) if os.path.islink(path) else path
-        if not path.startswith(inside):
+        found = find(name)
+        if found is None:
             raise UserError(
                 f"The path in {table.row(row)} leads out of the data folder: {name}",
                 f"Paths are relative to {folder} and stay inside it, links included.",
                 "Move the pictures into that folder, or the table to the folder above them.",
             )
-        ids.append((given if given.startswith(inside) else path)[len(inside) :])
-        paths.append(path)
+        ids.append(found[0])
+        paths.append(found[1])
     return ids, paths
-
-
-def _real(path: str) -> str:
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):  # no such path can exist; reading it will say so
-        return path

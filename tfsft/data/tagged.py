@@ -15,6 +15,7 @@ from tfsft.data import tables
 from tfsft.data.labels import shorten
 from tfsft.data.splits import Splits
 from tfsft.data.tag_schemes import OUTSIDE, all_tags, find_scheme, first_contradiction, tag_type
+from tfsft.data.text_encodings import ENCODINGS, find_encoding, shortened
 from tfsft.data.text_labels import label_texts
 from tfsft.data.text_loading import (
     Rows,
@@ -33,13 +34,7 @@ from tfsft.data.text_source import (
     file_identity,
     stored,
 )
-from tfsft.data.text_tables import (
-    ENCODINGS,
-    TextTable,
-    find_encoding,
-    open_text_table,
-    shortened,
-)
+from tfsft.data.text_tables import TextTable, open_text_table
 from tfsft.data.tfds_source import PREFIX
 from tfsft.data.tfds_texts import open_tfds
 from tfsft.data.words import split_words
@@ -288,7 +283,8 @@ def _row(name: str, row: dict[str, Any], problem: str | None, spans: bool) -> di
     if not spans:
         words = [tables.cell_text(word) for word in _listed(text)]
         tags = [tables.cell_text(tag) for tag in _listed(label)]
-        return _sentence(name, words, tags) | extra
+        problem = None if words else "has no words"
+        return _sentence(name, words, tags, problem) | extra
     text = text if isinstance(text, str) else ""
     words = split_words(text)
     tags, problem = _span_tags(text, words, _listed(label))
@@ -317,7 +313,7 @@ def _span_tags(
             start = int(_field(span, "start", "start_offset", "begin"))
             end = int(_field(span, "end", "end_offset", "stop"))
             kind = str(_field(span, "label", "type", "entity", "tag"))
-        except (TypeError, ValueError, KeyError):
+        except (AttributeError, TypeError, ValueError, OverflowError, KeyError):
             return tags, f"has a span without start, end and label: {shortened(str(span))}"
         if not 0 <= start < end <= len(text):
             return tags, f"has a span {start} to {end}, but {len(text)} characters"
@@ -335,7 +331,10 @@ def _span_tags(
 
 
 def _field(span: dict, *names: str) -> Any:
-    return span[next((name for name in names if span.get(name) is not None), names[0])]
+    found = [span[name] for name in names if span.get(name) is not None]
+    if not found:
+        raise KeyError(names[0])
+    return found[0]
 
 
 def _sentence(
@@ -344,6 +343,8 @@ def _sentence(
     """Returns one row; words are joined by single spaces."""
     if not problem and any(not word.strip() for word in words):
         problem = "has an empty word"
+    if not problem and any(not tag.strip() for tag in tags):
+        problem = "has an empty tag"
     if not problem and not tags:
         problem = "has no words" if not words else "has no tags"
     if not problem and words and len(words) != len(tags):

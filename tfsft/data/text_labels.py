@@ -36,8 +36,6 @@ def label_texts(
     if task == "multi":
         rows, names = _several(column)
     else:
-        if pyarrow.types.is_list(column.type):
-            column = pc.binary_join(column, "|")
         encoded = column.dictionary_encode().combine_chunks()
         cells = encoded.dictionary.to_pylist()
         numbers = encoded.indices.fill_null(len(cells)).to_numpy()
@@ -70,7 +68,8 @@ def label_texts(
         return place[rows[0][1]], class_names, problems
     labels = np.zeros((len(column), len(class_names)), np.float32)
     for examples, numbers in rows:
-        labels[examples, place[numbers]] = 1.0
+        kept = good[examples]
+        labels[examples[kept], place[numbers[kept]]] = 1.0
     return labels, class_names, problems
 
 

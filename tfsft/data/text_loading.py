@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tfsft.data import splits, tables
 from tfsft.data.findings import SIDES
-from tfsft.data.folders import SPLIT_NAMES, TEXT_SUFFIXES, class_files, missing_folder
+from tfsft.data.folders import SPLIT_NAMES, TEXT_SUFFIXES, check_there, class_files
 from tfsft.data.labels import natural_key
 from tfsft.data.split_making import (
     SplitPlan,
@@ -22,6 +22,7 @@ from tfsft.data.split_making import (
     make_splits,
 )
 from tfsft.data.splits import BadExample, Splits
+from tfsft.data.text_encodings import find_encoding
 from tfsft.data.text_labels import NO_LABEL, label_texts
 from tfsft.data.text_source import (
     BATCH_ROWS,
@@ -35,7 +36,6 @@ from tfsft.data.text_source import (
 from tfsft.data.text_tables import (
     TEXT_TABLES,
     TextTable,
-    find_encoding,
     is_number,
     label_array,
     open_text_table,
@@ -308,12 +308,23 @@ def _read(
     if is_topics(data):
         check_no_columns(data, columns)
         return _topics(data)
-    if os.path.isdir(path) and not split_files(path, TEXT_TABLES):
+    if not data.startswith(PREFIX):
+        check_there(path, EXPECTED, "topics")
+    if os.path.isdir(path) and not _holds_tables(path):
         check_no_columns(data, columns)
         return _folders(path, task)
     rows = _tables(open_tables(data, tfds_dir), task, columns, progress)
     rows.skip_unlabelled = data.startswith(PREFIX)
     return rows
+
+
+def _holds_tables(folder: str) -> bool:
+    """Says whether a folder is one of tables: with one called train, or with nothing else."""
+    if split_files(folder, TEXT_TABLES):
+        return True
+    entries = list(os.scandir(folder))
+    tables_there = any(entry.name.lower().endswith(TEXT_TABLES) for entry in entries)
+    return tables_there and not any(entry.is_dir() for entry in entries)
 
 
 def open_tables(data: str, tfds_dir: str | None) -> list[tuple[TextTable, str]]:
@@ -370,16 +381,7 @@ def find_files(
         UserError: There are no such files.
     """
     path = os.path.expanduser(data)
-    try:
-        os.stat(path)
-    except PermissionError as error:
-        raise UserError(
-            f"{data} cannot be read: permission denied.",
-            "A file or a folder that may be read.",
-            "Change its permissions, or those of the folders above it.",
-        ) from error
-    except OSError as error:
-        raise missing_folder(path, expected, own) from error
+    check_there(path, expected, own)
     known = ", ".join(suffixes)
     if os.path.isfile(path):
         if path.lower().endswith(tuple(suffixes)):
@@ -537,6 +539,11 @@ def _choose(table: TextTable, task: str, columns: dict[str, str | None]) -> dict
             "Text, pair and label are different columns.",
             f"{table.path} has: {', '.join(table.columns)}.",
         )
+    tables.check_plain(
+        table,
+        {role: column for role, column in found.items() if role != "split"},
+        lists=task == "multi",
+    )
     return found
 
 

@@ -196,7 +196,7 @@ def stored(
 
     try:
         made_once(folder, write)
-        return pyarrow.ipc.open_file(pyarrow.memory_map(str(folder / "rows.arrow"))).read_all()
+        rows = pyarrow.memory_map(str(folder / "rows.arrow"))
     except OSError as error:
         raise UserError(
             f"The texts cannot be copied to {folder.parent}: {error.strerror or error}.",
@@ -204,6 +204,14 @@ def stored(
             if error.errno == errno.ENOSPC
             else "A folder that can be written.",
             "Make room there, or set TFSFT_CACHE to a folder elsewhere.",
+        ) from error
+    try:
+        return pyarrow.ipc.open_file(rows).read_all()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(
+            f"The copy of the texts in {folder} is damaged.",
+            "The file that tfsft wrote there.",
+            "Delete this folder; it will be made again.",
         ) from error
 
 

@@ -1,9 +1,9 @@
 """Tables of texts, read piece by piece: CSV, TSV, JSON lines, JSON and Parquet."""
 
-import codecs
 import contextlib
-import json
+import mmap
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -14,19 +14,18 @@ import pyarrow.json
 import pyarrow.parquet
 from pyarrow.types import is_null, is_string, is_temporal
 
-from tfsft.data.tables import cell_text
+from tfsft.data.json_text import FLATTEN, LAYOUT, bad_lines, load_json, row_problem
+from tfsft.data.labels import cell_text
+from tfsft.data.text_encodings import ENCODINGS, find_encoding, first_letter, shortened
 from tfsft.data.text_source import BATCH_ROWS
 from tfsft.errors import UserError
+from tfsft.untrusted import check_parquet
 
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 HEAD_ROWS = 200  # looked at to find out which column holds what
 BLOCK = 1 << 22  # bytes; a row must fit into a block
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
-ENCODINGS = {"utf8": "UTF-8", "utf-16": "UTF-16", "cp1252": "Latin-1 (Windows-1252)"}
-LAYOUT = (
-    "A table with the names of its columns in the first line (CSV, TSV; UTF-8), one object a line "
-    "(JSONL), a list of objects (JSON), or Parquet."
-)
+TOO_DEEP = re.compile(rb"(?:[{\[][^][{}]*+){500}")
 
 
 class TextTable(Protocol):
@@ -74,15 +73,32 @@ def open_text_table(path: str, least_columns: int = 2) -> TextTable:
             raise UserError(f"{path} is empty.", LAYOUT, "Fill it.")
         if suffix == ".parquet":
             table = _Parquet(path)
+        elif (begin := first_letter(path)) == "<":
+            raise UserError(
+                f"{path} is a web page or XML, and no table.",
+                LAYOUT,
+                "Download it again; a page that asks to sign in is often saved instead of a file.",
+            )
         elif suffix in (".csv", ".tsv"):
             table = _Csv(path, least_columns)
-        elif suffix == ".json" or first_letter(path) == "[":
+        elif suffix == ".json" or begin == "[":
             table = _Json(path)
         else:
             table = _JsonLines(path)
     if not table.head.num_rows:
         raise UserError(f"{path} has no rows.", LAYOUT, "Fill it.")
     return table
+
+
+def check_rows(table: TextTable) -> None:
+    """Raises where a row that was read is broken; for those who can do without none."""
+    if table.bad:
+        number = min(table.bad)
+        raise UserError(
+            f"Row {number} of {table.path} {table.bad[number]}",
+            "Every row is whole: a cell for each column; text with commas in quotation marks.",
+            "Mend or remove the row.",
+        )
 
 
 class _Table:
@@ -105,6 +121,15 @@ class _Csv(_Table):
         self.delimiter = max(DELIMITERS, key=first.count)
         # In files with tabs a quotation mark is often just that.
         choices = ['"', False] if self.delimiter == "\t" else ['"']
+        line = open_quotation(path, self.encoding, self.delimiter)
+        if line and len(choices) == 1:
+            raise UserError(
+                f"{path}, line {line}: a quotation mark is opened and never closed.",
+                'A cell in "quotation marks", those inside of it doubled: "He said ""no""."',
+                "Close it, or take it away.",
+            )
+        if line:
+            choices = [False]
         tries = {quote: self._try(quote) for quote in choices}
         self.quote = min(choices, key=lambda quote: tries[quote][1])
         self.head = tries[self.quote][0]
@@ -114,7 +139,7 @@ class _Csv(_Table):
         self.note = f"{ENCODINGS[self.encoding]}, {DELIMITERS[self.delimiter]}"
         if self.delimiter == "\t" and not self.quote:
             self.note += ", quotation marks as they are"
-        self._check_header(first.rstrip("\r\n"), least_columns)
+        self._check_header(",".join(self.columns), least_columns)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         start = 2
@@ -135,8 +160,7 @@ class _Csv(_Table):
         try:
             # Spreadsheets leave columns without a name behind.
             names = [name for name in self._open(quote, None, bad).schema.names if name]
-            if len(set(names)) < len(names):
-                raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
+            _check_names(names)
             bad.clear()
             reader = self._open(quote, names, bad)
             batches = [next(reader, None)]
@@ -149,8 +173,10 @@ class _Csv(_Table):
         self, quote: str | bool, columns: Sequence[str] | None, bad: dict[int, str]
     ) -> pyarrow.RecordBatchReader:
         def ragged(row: pyarrow.csv.InvalidRow) -> str:
-            cells = f"{row.actual_columns} cells and not {row.expected_columns}"
-            bad[row.number] = f"has {cells}: {shortened(row.text)}"
+            bad[row.number] = (
+                f"has {row.actual_columns} cells and not {row.expected_columns}: "
+                f"{shortened(row.text)}"
+            )
             return "skip"
 
         text = pyarrow.large_string()
@@ -186,12 +212,17 @@ class _Csv(_Table):
         for name in self.columns:
             repeated = self.values(name).count(name)
             if len(name) > 60 or is_number(name) or (name and repeated > 1):
-                raise UserError(
-                    f"The first line of {self.path} is an example and not the names of the "
-                    f"columns: {shortened(first)}",
-                    "A first line such as text,label.",
-                    "Write the names of the columns above the first row.",
-                )
+                raise first_line_is_example(self.path, first)
+
+
+def first_line_is_example(path: str, line: str) -> UserError:
+    """Returns the error for a table without the names of its columns."""
+    return UserError(
+        f"The first line of {path} is an example and not the names of the columns: "
+        f"{shortened(line)}",
+        "A first line such as text,label.",
+        "Write the names of the columns above the first row.",
+    )
 
 
 class _JsonLines(_Table):
@@ -199,6 +230,11 @@ class _JsonLines(_Table):
         super().__init__(path)
         self.encoding = find_encoding(path)
         self.note = ENCODINGS[self.encoding]
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if TOO_DEEP.search(data):  # pyarrow would crash
+                raise UserError(f"{path} holds a value that is nested too deep.", LAYOUT, FLATTEN)
+        if first_letter(path) != "{":  # pyarrow crashes at a null that comes first
+            self.bad = bad_lines(path, self.encoding)
         try:
             self.head = self._head()
         except pyarrow.ArrowInvalid as error:
@@ -206,7 +242,8 @@ class _JsonLines(_Table):
             self.head = self._head()
         self.columns = self.head.column_names
         if not self.columns:
-            raise pyarrow.ArrowInvalid(f"no line holds an object; {next(iter(self.bad.items()))}")
+            number, why = next(iter(self.bad.items()))
+            raise pyarrow.ArrowInvalid(f"no line holds an object: line {number} {why}")
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         done = 0
@@ -285,176 +322,66 @@ class _Json(_Table):
         super().__init__(path)
         self.encoding = find_encoding(path)
         self.note = ENCODINGS[self.encoding]
-        self.rows = load_json(path)
-        if isinstance(self.rows, dict):
-            self.rows = self.rows.get("data")
-        if not isinstance(self.rows, list):
+        rows = load_json(path)
+        if isinstance(rows, dict):
+            rows = rows.get("data")
+        if not isinstance(rows, list):
             raise pyarrow.ArrowInvalid('it is no list of objects, and no {"data": [...]}')
-        for number, row in enumerate(self.rows, 1):
-            if not isinstance(row, dict):
-                self.bad[number] = f"is no object: {shortened(repr(row))}"
-                self.rows[number - 1] = {}
-        self.columns = list(dict.fromkeys(name for row in self.rows[:HEAD_ROWS] for name in row))
-        head = {name: [row.get(name) for row in self.rows[:HEAD_ROWS]] for name in self.columns}
-        self.head = pyarrow.table({name: plain_array(cells) for name, cells in head.items()})
+        for number, row in enumerate(rows, 1):
+            problem = row_problem(row)
+            if problem:
+                self.bad[number] = f"{problem}: {shortened(repr(row))}"
+                rows[number - 1] = {}
+        self.columns = list(dict.fromkeys(name for row in rows[:HEAD_ROWS] for name in row))
+        self.rows = pyarrow.table(
+            {name: plain_array([row.get(name) for row in rows]) for name in self.columns}
+        )
+        self.head = self.rows.slice(0, min(HEAD_ROWS, len(rows)))
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
-        for start in range(0, len(self.rows), BATCH_ROWS):
-            rows = self.rows[start : start + BATCH_ROWS]
-            cells = [plain_array([row.get(name) for row in rows]) for name in columns]
-            numbers = np.arange(start + 1, start + 1 + len(rows))
-            yield pyarrow.RecordBatch.from_arrays(cells, list(columns)), numbers
+        start = 1
+        for batch in self.rows.select(list(columns)).to_batches(max_chunksize=BATCH_ROWS):
+            yield batch, np.arange(start, start + len(batch))
+            start += len(batch)
 
 
 class _Parquet(_Table):
     def __init__(self, path: str):
         super().__init__(path)
         self.note = "Parquet"
+        check_parquet(path)
         with pyarrow.parquet.ParquetFile(path) as file:
             self.columns = file.schema_arrow.names
             first = next(file.iter_batches(HEAD_ROWS), None)
             schema = file.schema_arrow
+        _check_names(self.columns)
+        if first is not None:
+            first.validate(full=True)  # text need not be text
         self.head = pyarrow.Table.from_batches([] if first is None else [first], schema)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         start = 1
         with _reading(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                batch.validate(full=True)
                 yield batch.select(list(columns)), np.arange(start, start + len(batch))
                 start += len(batch)
 
 
-def find_encoding(path: str) -> str:
-    """Returns how a file's text is encoded, as Python names it: utf8, utf-16 or cp1252.
+def open_quotation(path: str, encoding: str, delimiter: str) -> int | None:
+    """Returns the line of a quotation mark that begins a cell of a CSV file and never ends it.
 
-    Raises:
-        UserError: It is no text.
+    All that follows would be one cell, or be lost with a column that is not used.
     """
-    decoder = codecs.getincrementaldecoder("utf8")()
-    start = 0
-    with open(path, "rb") as file:
-        block = file.read(1 << 20)
-        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        if is_binary(block):
-            raise _no_text(path)
-        while block:
-            try:
-                decoder.decode(block)
-            except UnicodeDecodeError:
-                break
-            start += len(block)
-            block = file.read(1 << 20)
-        else:
-            return "utf8"
-        # One broken letter in a file of UTF-8 does not make it another encoding.
-        text = block.decode("utf8", "replace")
-        broken = text.count("\ufffd")
-        if sum(letter > "\x7f" for letter in text) - broken > broken:
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                try:
-                    line.decode("utf8")
-                except UnicodeDecodeError:
-                    raise UserError(
-                        f"{path} is UTF-8, but line {number} holds bytes that are not: "
-                        f"{shortened(line.decode('utf8', 'replace'))}",
-                        "Text in one encoding: UTF-8, UTF-16 or Latin-1.",
-                        "Save that line again as UTF-8.",
-                    ) from None
-    return "cp1252"
-
-
-def is_binary(block: bytes) -> bool:
-    """Says whether the beginning of a file shows that it is no text."""
-    odd = sum(block[:65536].count(code) for code in (*range(1, 9), *range(14, 27)))
-    return b"\0" in block or odd > len(block[:65536]) / 50
-
-
-def _no_text(path: str) -> UserError:
-    return UserError(
-        f"{path} is no text but binary data.",
-        "Text in UTF-8, UTF-16 (with byte order mark) or Latin-1.",
-        "Unpack it if it is an archive; save it as CSV or JSONL if it is a spreadsheet.",
-    )
-
-
-def first_letter(path: str) -> str:
-    """Returns the first letter that is no space."""
-    with open(path, encoding=find_encoding(path)) as file:
-        return file.read(4096).lstrip("\ufeff \t\r\n")[:1]
-
-
-def load_json(path: str) -> object:
-    """Reads a whole JSON file.
-
-    Raises:
-        UserError: It does not parse; names the line.
-    """
-    with open(path, encoding=find_encoding(path)) as file:
-        text = file.read().lstrip("\ufeff")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = text.splitlines()[error.lineno - 1] if text.strip() else ""
-        raise UserError(
-            f"{path} does not parse as JSON, line {error.lineno}: {error.msg}: {shortened(line)}",
-            LAYOUT,
-            "Mend that line; if each line is an object of its own, call the file .jsonl.",
-        ) from error
-
-
-def bad_lines(path: str, encoding: str, error: Exception | None = None) -> dict[int, str]:
-    """Finds the lines of a JSONL file that do not parse, by line number.
-
-    Args:
-        path: The file.
-        encoding: From `find_encoding`.
-        error: Why pyarrow could not read it.
-
-    Raises:
-        UserError: All lines parse, but a field is of more than one kind.
-    """
-    bad: dict[int, str] = {}
-    kinds: dict[str, tuple[str, int]] = {}
-    mixed = None
-    # Only these end a line; str.splitlines knows others that may stand in text.
-    with open(path, encoding=encoding, newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line.lstrip("\ufeff")) if line.strip() else {}
-            except ValueError:
-                bad[number] = f"does not parse as JSON: {shortened(line)}"
-                continue
-            if not isinstance(row, dict):
-                bad[number] = f"is no object: {shortened(line)}"
-                continue
-            for name, cell in row.items():
-                kind = _kind(cell)
-                before, where = kinds.setdefault(name, (kind, number)) if kind else (kind, 0)
-                if before != kind and not mixed:
-                    mixed = (number, name, kind, cell, before, where)
-    if error is not None and mixed and not bad:
-        number, name, kind, cell, before, where = mixed
-        raise UserError(
-            f"{path}, line {number}: {name!r} is {kind} ({shortened(json.dumps(cell))}), but "
-            f"{before} in line {where}.",
-            "One kind of value in each field.",
-            "Write all of them the same way, for example with quotation marks.",
-        ) from error
-    if error is not None and not bad:
-        raise error
-    return bad
-
-
-def _kind(cell: object) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, bool):
-        return "true or false"
-    if isinstance(cell, (int, float)):
-        return "a number"
-    return {str: "text", list: "a list", dict: "an object"}[type(cell)]
+    with open(path, encoding=encoding, newline="") as file:
+        marks = sum(block.count('"') for block in iter(lambda: file.read(1 << 20), ""))
+        if marks % 2 == 0:
+            return None
+        file.seek(0)
+        text = file.read()
+    cells = re.finditer(rf'(?:^|[{re.escape(delimiter)}\r\n])"(?:[^"]++|"")*+("?)', text)
+    begin = next((cell.start() for cell in cells if not cell[1]), None)
+    return None if begin is None else text.count("\n", 0, begin + 1) + 1
 
 
 def plain_array(cells: list) -> pyarrow.Array:
@@ -503,10 +430,11 @@ def is_number(text: str) -> bool:
     return True
 
 
-def shortened(text: str, length: int = 80) -> str:
-    """Returns the beginning of a text on one line."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 4].rstrip() + " ..."
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise pyarrow.ArrowInvalid("no column has a name")
+    if len(set(names)) < len(names):
+        raise pyarrow.ArrowInvalid(f"two columns have the same name: {', '.join(names)}")
 
 
 @contextlib.contextmanager

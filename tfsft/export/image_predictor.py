@@ -1,6 +1,7 @@
 """A finished run about pictures as a function from pictures to answers."""
 
 import csv
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 from tfsft import data, evaluation, models, training
 from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.data.sources import FileStorage, ImageSource
+from tfsft.data.text_encodings import find_encoding
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.predictions import order, predictions
 from tfsft.export.predictor import Predictor, label_answers
+from tfsft.untrusted import inside
 
 BATCH_SIZE = 32
 
@@ -120,15 +123,14 @@ def find_pictures(inputs: Sequence[str]) -> list[str]:
     """
     found = []
     for given in inputs:
-        path = Path(given)
-        if path.is_dir():
+        if os.path.isdir(given):
             found += sorted(
                 str(p)
-                for p in path.rglob("*")
+                for p in Path(given).rglob("*")
                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
             )
-        elif path.exists():
-            found.append(str(path))
+        elif os.path.exists(given):  # a name may be too long for Path
+            found.append(str(Path(given)))
         else:
             raise UserError(
                 f"There is no file or folder {given}.",
@@ -145,13 +147,27 @@ def find_pictures(inputs: Sequence[str]) -> list[str]:
 
 
 def first_column(table: str) -> list[str]:
-    """Returns the first cells of a CSV file, its header aside."""
+    """Returns the files that the first cells of a CSV file name, its header aside.
+
+    Raises:
+        UserError: It cannot be read, or a name leads out of its folder.
+    """
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = [row[0] for row in csv.reader(file) if row]
-    except OSError as error:
-        raise UsageError(
-            f"{table} cannot be read: {error.strerror}.", "A CSV file of paths."
-        ) from error
+        with open(table, newline="", encoding=find_encoding(table)) as file:
+            rows = [row[0].lstrip("\ufeff") for row in csv.reader(file) if row]
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{table} cannot be read: {reason}.", "A CSV file of paths.") from error
+    folder = Path(table).absolute().parent
+    find, paths = inside(folder), []
+    for row, name in enumerate(rows, start=1):
+        found = find(name.strip())
+        if found is None:
+            raise UserError(
+                f"Row {row} of {table} leads out of its folder: {name}",
+                f"Paths are relative to {folder} and stay inside it, links included.",
+                "Move the table to a folder above the pictures, or name them without --csv.",
+            )
+        paths.append(os.path.join(folder, found[0]))
     # A header is not a path.
-    return rows[1:] if rows and not Path(rows[0]).exists() else rows
+    return paths[1:] if paths and not os.path.exists(paths[0]) else paths

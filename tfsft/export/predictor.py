@@ -2,7 +2,6 @@
 recipe.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsft import data
+from tfsft import data, models
 from tfsft.errors import UsageError
 from tfsft.evaluation.predictions import Prediction
+from tfsft.untrusted import is_plain_name, read_json
 
 Progress = Callable[[int, int], None] | None
+FORMAT = 1  # of task.json
 
 
 class Predictor:
@@ -105,7 +106,7 @@ class Predictor:
 
     def load_model(self) -> keras.Model:
         """Loads model.keras, for inference."""
-        return keras.models.load_model(self.run / "model.keras", compile=False)
+        return models.load_model(self.run / "model.keras")
 
 
 def load_predictor(run: str | Path) -> Predictor:
@@ -172,10 +173,37 @@ def read_task(run: Path) -> Mapping[str, Any]:
             "A folder that `tfsft run` has made; it holds a config.json.",
             "Check the path.",
         )
-    if not (run / "model.keras").is_file() or not (run / "task.json").is_file():
+    if not (run / "model.keras").is_file():
         raise UsageError(
             f"The run {run} is not finished: it has no model.keras.",
             "A run whose training has ended.",
             "Go on with it: tfsft run RECIPE --resume " + str(run),
         )
-    return json.loads((run / "task.json").read_text(encoding="utf-8"))
+    path = run / "task.json"
+    task = read_json(path)
+    said = task if isinstance(task, dict) else {}
+    wrong = [name for name, fits in _FIELDS.items() if not fits(said.get(name))]
+    if wrong:
+        raise UsageError(
+            f"{path} has no {wrong[0]} that a run can have.",
+            "Expected what `tfsft run` wrote.",
+            "Copy the whole run folder again.",
+        )
+    if task.get("format", FORMAT) != FORMAT:
+        raise UsageError(
+            f"{path} has format {task['format']}.",
+            f"This version of tfsft reads format {FORMAT}.",
+            "Use the version of tfsft that wrote it; config.json names it under 'versions'.",
+        )
+    return task
+
+
+# What task.json may say: the tokenizer lies in the run folder, pictures are no larger than those of
+# a recipe.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "task": lambda value: isinstance(value, str),
+    "labels": lambda value: isinstance(value, str),
+    "class_names": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    "tokenizer": lambda value: value is None or is_plain_name(value),
+    "image_size": lambda value: value is None or (isinstance(value, int) and 0 < value <= 4096),
+}

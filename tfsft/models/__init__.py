@@ -7,6 +7,7 @@ from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, we
 from tfsft.models.generation import Generated, Generator, Session
 from tfsft.models.hugging_face_format import save_hugging_face
 from tfsft.models.keras_format import save_preset
+from tfsft.models.loading import load_model
 from tfsft.models.lora import add_lora, lora_off, merge_lora, parse_targets
 from tfsft.models.packing import allow_packing
 from tfsft.models.peft_format import load_adapter, save_adapter
@@ -37,6 +38,7 @@ __all__ = [
     "load_adapter",
     "load_causal_lm",
     "load_image_backbone",
+    "load_model",
     "load_seq2seq_lm",
     "load_text_backbone",
     "load_tokenizer",

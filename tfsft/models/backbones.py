@@ -9,7 +9,13 @@ import keras
 
 from tfsft.errors import UsageError
 from tfsft.models import applications, causal_lms, hub, seq2seq_lms, starters, text_backbones
-from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
+from tfsft.models.loading import (
+    RANDOM,
+    foreign_weights,
+    fresh_layer_names,
+    make_deterministic,
+    where,
+)
 
 _STANDARD, _STARTER = "resnet50", "efficientnet_lite0"
 _STANDARD_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -105,7 +111,8 @@ def load_image_backbone(name: str, image_size: int) -> ImageBackbone:
             source = f"keras.applications, {'ImageNet' if pretrained else 'random'} weights"
         else:
             preset = str(starters.starter_path(key)) if place == "starter" else key
-            model, preprocessing = hub.load_from_hub(preset, image_size, pretrained)
+            with foreign_weights(preset, pretrained):
+                model, preprocessing = hub.load_from_hub(preset, image_size, pretrained)
             source = f"{place} {preset}" if place != "starter" else f"starter {Path(preset).name}"
             source += "" if pretrained else ", random weights"
     if (

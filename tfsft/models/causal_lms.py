@@ -20,7 +20,14 @@ from tfsft.models.chat_tokenizer import (
     load_chat_tokenizer,
 )
 from tfsft.models.hugging_face_format import load_exactly
-from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, presets_of, where
+from tfsft.models.loading import (
+    RANDOM,
+    foreign_weights,
+    fresh_layer_names,
+    make_deterministic,
+    presets_of,
+    where,
+)
 
 CHAT = "assets/chat"  # our own tokenizer in a preset of KerasHub
 TEMPLATE = "chat_template.jinja"
@@ -81,7 +88,7 @@ def load_causal_lm(name: str) -> CausalLM:
     preset = str(starters.starter_path(key)) if place == "starter" else key
     source = f"{place} {preset}" if place != "starter" else f"starter {Path(preset).name}"
 
-    with fresh_layer_names():
+    with fresh_layer_names(), foreign_weights(preset, pretrained):
         model, positions = _load(preset, pretrained)
     make_deterministic(model)
     tokenizer, template = read_tokenizer(preset, name)

@@ -10,6 +10,7 @@ import numpy as np
 from tfsft.errors import UserError
 from tfsft.models.freezing import Counts
 from tfsft.models.lora import Form, adapted, projections, put_on, sizes
+from tfsft.untrusted import check_folder
 
 CONFIG, WEIGHTS, HEAD = "adapter_config.json", "adapter_model.safetensors", "head.safetensors"
 _PREFIX = "base_model.model."
@@ -167,6 +168,8 @@ def load_adapter(model: keras.Model, folder: str | Path, seed: int = 0) -> Count
         UserError: A file is missing or no adapter, or the adapter is for another model.
     """
     folder = Path(folder)
+    if folder.is_dir():
+        check_folder(folder)
     config, tensors = _config(folder), _tensors(folder / WEIGHTS)
     backbone = model.get_layer("backbone")
     form, updates = _form(config), []

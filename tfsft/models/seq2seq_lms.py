@@ -11,7 +11,14 @@ import keras
 from tfsft.errors import UserError
 from tfsft.models.causal_lms import read_tokenizer
 from tfsft.models.chat_tokenizer import ChatTokenizer
-from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, presets_of, where
+from tfsft.models.loading import (
+    RANDOM,
+    foreign_weights,
+    fresh_layer_names,
+    make_deterministic,
+    presets_of,
+    where,
+)
 from tfsft.models.text_backbones import hub_folder, offered
 
 _STANDARD = "bart_base_en"
@@ -85,7 +92,7 @@ def load_seq2seq_lm(name: str) -> Seq2SeqLM:
         name, _ = resolve(name)
     place, preset = _where(name)
     pretrained = not name.endswith(RANDOM)
-    with fresh_layer_names():
+    with fresh_layer_names(), foreign_weights(preset, pretrained):
         model, config = _load(preset, pretrained)
     make_deterministic(model)
     tokenizer, _ = read_tokenizer(preset, name)

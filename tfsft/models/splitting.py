@@ -59,7 +59,7 @@ def from_resized(model: keras.Model) -> keras.Model:
     It shares the model's layers: what trains on pictures of a pipeline need not resize them again.
     A model without such a layer is returned as it is.
     """
-    if not _resizing(model):
+    if not is_functional(model) or not _resizing(model):
         return model
     calls = _Calls(model)
     start, tensors = calls.new_inputs()

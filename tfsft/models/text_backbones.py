@@ -11,7 +11,13 @@ import keras
 
 from tfsft.errors import UserError
 from tfsft.models import starters
-from tfsft.models.loading import RANDOM, fresh_layer_names, make_deterministic, where
+from tfsft.models.loading import (
+    RANDOM,
+    foreign_weights,
+    fresh_layer_names,
+    make_deterministic,
+    where,
+)
 from tfsft.models.tokenizers import TextTokenizer, hugging_face_tokenizer
 
 _STANDARD, _STARTER = "bert_base_en_uncased", "minilm"
@@ -98,7 +104,7 @@ def load_text_backbone(name: str) -> TextBackbone:
     preset = str(starters.starter_path(key)) if place == "starter" else key
     source = f"{place} {preset}" if place != "starter" else f"starter {Path(preset).name}"
 
-    with fresh_layer_names():
+    with fresh_layer_names(), foreign_weights(preset, pretrained):
         model, layer, normalization = _load(preset, pretrained)
     make_deterministic(model)
     tokenizer = TextTokenizer(

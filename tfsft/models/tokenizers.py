@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfsft.errors import UserError
 from tfsft.models.chat_tokenizer import SETTINGS, ChatTokenizer, load_chat_tokenizer
+from tfsft.untrusted import check_folder
 
 FORMAT = 1
 _SETTINGS = "settings.json"
@@ -183,6 +184,8 @@ def load_tokenizer(folder: str | Path) -> TextTokenizer | ChatTokenizer:
     import keras_hub  # noqa: F401  (knows the classes)
 
     folder = Path(folder)
+    if folder.is_dir():
+        check_folder(folder)
     if (folder / SETTINGS).is_file():
         return load_chat_tokenizer(folder)
     try:
