@@ -202,8 +202,8 @@ def read_task(run: Path) -> Mapping[str, Any]:
 # a recipe.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "task": lambda value: isinstance(value, str),
-    "labels": lambda value: isinstance(value, str),
-    "class_names": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    "labels": lambda value: value is None or isinstance(value, str),
+    "class_names": lambda value: value is None or isinstance(value, list),
     "tokenizer": lambda value: value is None or is_plain_name(value),
     "image_size": lambda value: value is None or (isinstance(value, int) and 0 < value <= 4096),
 }
