@@ -451,6 +451,7 @@ class Run:
 
     def _go_on(self) -> None:
         """Reads what an earlier process has left, and refuses what would become another run."""
+        grown = self._compare()
         if self.signals.stop_file.exists():
             self.signals.stop_file.unlink()
             self.say("The file STOP, which ends a run, was still there and is removed.")
@@ -458,7 +459,6 @@ class Run:
             shutil.rmtree(left_over, ignore_errors=True)
         if (self.dir / "task.json").is_file():
             self.task = json.loads((self.dir / "task.json").read_text())
-        grown = self._compare()
         for checkpoint in self.checkpoints.newest_first():
             # With more epochs to train, the state before a phase's end is the one to go on from.
             if grown and checkpoint.facts["phase"] is None:
