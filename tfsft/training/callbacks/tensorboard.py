@@ -65,8 +65,12 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the files."""
-        self._train = tf.summary.create_file_writer(str(self.folder / "train"))
-        self._validation = tf.summary.create_file_writer(str(self.folder / "validation"))
+        self._train, self._validation = self._open("train"), self._open("validation")
+
+    def _open(self, part: str) -> tf.summary.SummaryWriter:
+        with going_on_with_a_full_disk():
+            return tf.summary.create_file_writer(str(self.folder / part))
+        return tf.summary.create_noop_writer()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the epoch's means anew, or goes on with those of an interrupted epoch."""
