@@ -6,14 +6,13 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsft.errors import going_on_with_a_full_disk
 from tfsft.evaluation import plots
 
 POINTS_PER_EPOCH = 50
@@ -68,7 +67,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._train, self._validation = self._open("train"), self._open("validation")
 
     def _open(self, part: str) -> tf.summary.SummaryWriter:
-        with going_on_with_a_full_disk():
+        with _without_failing():
             return tf.summary.create_file_writer(str(self.folder / part))
         return tf.summary.create_noop_writer()
 
@@ -87,7 +86,7 @@ class TensorBoard(keras.callbacks.Callback):
             return
         totals = self._totals()
         now = time.monotonic()
-        with going_on_with_a_full_disk(), self._train.as_default(step=updates):
+        with _without_failing(), self._train.as_default(step=updates):
             for name, (total, count) in totals.items():
                 before, count_before = self._last.get(name, (0.0, 0.0))
                 if count > count_before:
@@ -104,7 +103,7 @@ class TensorBoard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the epoch's values and the confusion matrix of its validation."""
         seconds = (self._trained or time.monotonic()) - self._started
-        with going_on_with_a_full_disk():
+        with _without_failing():
             self._write_epoch(logs or {}, seconds)
 
     def _write_epoch(self, logs: dict, seconds: float) -> None:
@@ -129,7 +128,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def flush(self) -> None:
         """Hands what is still in memory to the files."""
-        with going_on_with_a_full_disk():
+        with _without_failing():
             for writer in (self._train, self._validation):
                 writer.flush()
 
@@ -137,7 +136,7 @@ class TensorBoard(keras.callbacks.Callback):
         """Writes what is still in memory."""
         for writer in (self._train, self._validation):
             if writer is not None:
-                with going_on_with_a_full_disk():
+                with _without_failing():
                     writer.close()
 
     def _totals(self) -> dict[str, tuple[float, float]]:
@@ -150,6 +149,11 @@ class TensorBoard(keras.callbacks.Callback):
             if hasattr(metric, "matrix") and self.class_names:
                 return metric.matrix.numpy().astype(int)
         return None
+
+
+def _without_failing() -> AbstractContextManager:
+    """Curves that cannot be written, on a full disk say, end no training."""
+    return suppress(tf.errors.OpError)
 
 
 def _flat(metrics: list) -> list:
