@@ -54,8 +54,11 @@ def main() -> None:
         tuners, seconds = {}, {True: 0.0, False: 0.0}
         for deterministic in seconds:
             tuners[deterministic] = training.FineTuner(make())
-            optimizer = training.make_optimizer("adamw", 1e-4)
-            tuners[deterministic].compile(optimizer, "categorical_crossentropy")
+            tuners[deterministic].compile(
+                keras.optimizers.AdamW(1e-4),
+                "categorical_crossentropy",
+                weighted_metrics=["accuracy"],
+            )
         for number in range(ROUNDS):
             for deterministic in seconds:
                 if deterministic:
