@@ -51,6 +51,23 @@ def test_decoded_once_equals_decoded_on_the_way(folder, names):
     assert_same(batches(once, 1), batches(on_the_way, 1))
 
 
+@pytest.mark.parametrize(
+    ("names", "memory"), [("none", 2 << 30), ("flip,crop", 0), ("flip,mixup", 0)]
+)
+def test_the_parts_of_a_batch_are_the_whole(folder, names, memory):
+    """What several workers see, with the same augmentation and mixing as one alone."""
+    augmenter = Augmenter(names, SIZE) if names != "none" else None
+    feed = ImageFeed(source_of(folder), SIZE, memory=memory)
+    pipeline = feed.pipeline(8, seed=3, shuffle=True, augmenter=augmenter)
+    parts = [[[np.asarray(x) for x in b] for b in pipeline.epoch(1, 1, (i, 4))] for i in range(4)]
+    joined = [
+        [np.concatenate(arrays) for arrays in zip(*step, strict=True)]
+        for step in zip(*parts, strict=True)
+    ]
+    assert parts[0][0][0].shape[0] == 2
+    assert_same(joined, batches(pipeline, 1, 1))
+
+
 @pytest.mark.parametrize("names", ["none", "flip,crop,cutmix"])
 def test_an_epoch_can_start_anywhere(folder, names):
     augmenter = Augmenter(names, SIZE) if names != "none" else None

@@ -72,7 +72,7 @@ class ImageFeed:
                 return tf.data.Dataset.from_tensor_slices(rows).map(self._picture)
             examples = tf.data.Dataset.from_tensor_slices((rows.reshape(-1), seeds.reshape(-1, 2)))
             examples = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            return examples.batch(batch_size, drop_remainder=True)
+            return examples.batch(rows.shape[1], drop_remainder=True)
 
         labels = self.source.labels
         return Pipeline(

@@ -1,11 +1,15 @@
 """Batches for training and evaluation: plan -> fetch -> transform -> prefetch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfsft.data.plan import BatchPlan
+
+Part = tuple[int, int]
+WHOLE = (0, 1)
 
 
 class Pipeline:
@@ -45,18 +49,24 @@ class Pipeline:
         """Batches in one epoch."""
         return self.plan.steps
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
+    def epoch(self, epoch: int = 0, start: int = 0, part: Part = WHOLE) -> tf.data.Dataset:
         """Returns the batches of `epoch` from step `start` on: `(inputs, targets, weights)`.
 
         Every random choice depends on (seed, epoch, row, place in the epoch) alone, so the
         batches from step `start` on are the very ones an uninterrupted epoch would give.
+
+        Args:
+            epoch, start: Which batches.
+            part: (i, n) gives the i-th of n equal parts of each batch.
         """
         rows, weights = self.plan.epoch(epoch)
         rows, weights = rows[start:], weights[start:]
         if self.weights is not None:
             weights = weights * self.weights[rows]
         seeds = _Seeds(self.plan.seed, epoch, rows, np.arange(start, self.steps))
-        inputs = self.fetch(rows, seeds.rows)
+        before, after = (part, WHOLE) if self.finish is None else (WHOLE, part)
+        rows, weights, row_seeds = (part_of(a, before, 1) for a in (rows, weights, seeds.rows))
+        inputs = self.fetch(rows, row_seeds)
         rest = tf.data.Dataset.from_tensor_slices((self.labels[rows], weights, seeds.steps))
         integers = np.issubdtype(self.labels.dtype, np.integer)
 
@@ -67,7 +77,9 @@ class Pipeline:
             weights *= tf.cast(ok, weights.dtype)
             if self.finish is not None:
                 inputs, targets = self.finish(inputs, targets, weights, seed)
-            return inputs, targets, weights
+            return tf.nest.map_structure(
+                lambda rows: part_of(rows, after), (inputs, targets, weights)
+            )
 
         return as_planned(tf.data.Dataset.zip(inputs, rest).map(join))
 
@@ -75,6 +87,15 @@ class Pipeline:
         """Returns the same examples once each, unshuffled and without labels, for inference."""
         plan = BatchPlan(self.plan.size, self.plan.batch_size, shuffle=False)
         return Pipeline(plan, np.zeros(self.plan.size, np.float32), self.fetch)
+
+
+def part_of(rows: Any, part: Part, axis: int = 0) -> Any:
+    """Returns the i-th of n equal parts of an array or a tensor along an axis."""
+    index, count = part
+    if count == 1:
+        return rows
+    size = rows.shape[axis] // count
+    return rows[(slice(None),) * axis + (slice(index * size, (index + 1) * size),)]
 
 
 def as_planned(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfsft.data.encoding import NO_TARGET
 from tfsft.data.length_plan import LengthPlan
-from tfsft.data.pipeline import as_planned
+from tfsft.data.pipeline import WHOLE, Part, as_planned, part_of
 from tfsft.data.seq2seq_encoding import Seq2SeqEncoder
 from tfsft.data.text_feed import TextFeed, TextPipeline
 
@@ -62,19 +62,21 @@ class Seq2SeqPipeline(TextPipeline):
     of the decoder, -1 where none is learned. Weights are 1 where one is.
     """
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
-        """Returns the batches of `epoch` from step `start` on."""
+    def epoch(self, epoch: int = 0, start: int = 0, part: Part = WHOLE) -> tf.data.Dataset:
+        """Returns the batches of `epoch` from step `start` on, or a part of each."""
         rows, weights, widths = self.plan.epoch(epoch)
 
         def fetch(step: int) -> list[np.ndarray]:
-            return self._batch(rows[step], weights[step], widths[step])
+            mine = part_of(rows[step], part), part_of(weights[step], part)
+            return self._batch(*mine, widths[step])
 
         kinds = ["int32"] * len(INPUTS) + ["float32"] * 2
+        batch = self.plan.fixed_batch and self.plan.fixed_batch // part[1]
 
         def load(step):  # noqa: ANN001
             parts = tf.numpy_function(fetch, [step], kinds)
-            for part in parts:
-                part.set_shape([self.plan.fixed_batch, None])
+            for tensor in parts:
+                tensor.set_shape([batch, None])
             *inputs, targets, weights = parts
             return dict(zip(INPUTS, inputs, strict=True)), targets, weights
 

@@ -10,7 +10,7 @@ from tfsft.data.chat_encoding import ChatEncoder
 from tfsft.data.encoding import NO_TARGET, Encoder, QuestionEncoder, TagEncoder, encode_source
 from tfsft.data.length_plan import LengthPlan
 from tfsft.data.packing import PackedTable
-from tfsft.data.pipeline import Pipeline, as_planned
+from tfsft.data.pipeline import WHOLE, Part, Pipeline, as_planned, part_of
 from tfsft.errors import UserError
 
 HISTOGRAM_BINS = 40
@@ -159,27 +159,28 @@ class TextPipeline(Pipeline):
         plan = LengthPlan(self.feed.table.lengths, self.plan.batch_size, shuffle=False)
         return TextPipeline(plan, self.feed, labelled=False)
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
-        """Returns the batches of `epoch` from step `start` on."""
+    def epoch(self, epoch: int = 0, start: int = 0, part: Part = WHOLE) -> tf.data.Dataset:
+        """Returns the batches of `epoch` from step `start` on, or a part of each."""
         rows, weights, widths = self.plan.epoch(epoch)
 
         def fetch(step: int) -> list[np.ndarray]:
-            return self._batch(rows[step], weights[step], widths[step])
+            mine = part_of(rows[step], part), part_of(weights[step], part)
+            return self._batch(*mine, widths[step])
 
         sample = fetch(0)
-        batch = self.plan.fixed_batch
+        batch = self.plan.fixed_batch and self.plan.fixed_batch // part[1]
         width = widths[0] if len(set(widths)) == 1 else None
         questions = isinstance(self.feed.encoder, QuestionEncoder)
         chats = isinstance(self.feed.encoder, ChatEncoder)
         by_token = isinstance(self.feed.encoder, TagEncoder | ChatEncoder) and self.labelled
 
         def load(step):  # noqa: ANN001
-            parts = tf.numpy_function(fetch, [step], [part.dtype for part in sample])
-            for i, (part, like) in enumerate(zip(parts, sample, strict=True)):
+            parts = tf.numpy_function(fetch, [step], [like.dtype for like in sample])
+            for i, (tensor, like) in enumerate(zip(parts, sample, strict=True)):
                 # Inputs vary in width, and so do the targets and weights of single tokens.
                 varies = i < len(sample) - 2 or by_token
                 rest = [width] if varies and like.ndim > 1 else like.shape[1:]
-                part.set_shape([batch, *rest])
+                tensor.set_shape([batch, *rest])
             *inputs, targets, weights = parts
             if targets.dtype.is_integer and self.labelled:
                 depth = tf.shape(inputs[0])[1] if questions else self.num_classes
