@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Imports go from right to left only; parts that share a place do not know each other, but for
 # the first ones.
 ORDER = [
-    {"__init__", "errors", "config", "cache", "untrusted"},
+    {"__init__", "errors", "config", "cache", "cluster", "untrusted"},
     {"data", "models"},
     {"evaluation"},
     {"training"},

@@ -29,6 +29,12 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class WorkerLost(UserError):
+    """Another process that trains with this one has ended or no longer answers."""
+
+    exit_code = 75  # "try again": nothing is wrong with this process
+
+
 class Stopped(BaseException):
     """Training was stopped from outside (Ctrl-C, SIGTERM, a file STOP) after its state was saved.
 

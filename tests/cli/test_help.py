@@ -119,7 +119,7 @@ class TestCompletion:
         run = f"tfsft run {toy_recipe}"
         assert complete(tfsft, f"{run} --lea") == ["plain,--learning-rate"]
         assert complete(tfsft, f"{run} --schedule c") == ["plain,constant", "plain,cosine"]
-        assert complete(tfsft, f"{run} --strategy m") == ["plain,mirrored"]
+        assert complete(tfsft, f"{run} --strategy m") == ["plain,mirrored", "plain,multiworker"]
         assert complete(tfsft, f"{run} --data flo") == ["file,flo"]
         assert complete(tfsft, f"{run} --epochs ") == []
         assert complete(tfsft, "tfsft run missing.py --lea") == []

@@ -1,6 +1,9 @@
 """`tfsft run`: trains a recipe."""
 
 import json
+import os
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +13,7 @@ import click
 from tfsft.cli.recipe_files import import_recipe, is_installed
 from tfsft.cli.recipe_group import RecipeGroup
 from tfsft.cli.tensorflow_start import starting_tensorflow
+from tfsft.cluster import is_chief
 from tfsft.config import RecipeInfo, make_config, to_dict
 from tfsft.errors import UsageError
 
@@ -24,7 +28,10 @@ class RunOptions:
         config: Take settings from this file: a run's config.json, or a JSON object of names and
             values. Options typed here win over it.
         strategy: Devices to train on. `auto` takes a TPU where one is configured, else all local
-            GPUs, else the CPU; `one` a single device; `mirrored` splits each batch among several.
+            GPUs, else the CPU; `one` a single device; `mirrored` splits each batch among several;
+            `multiworker` among several processes, which TF_CONFIG or Slurm names; `tfsft launch`
+            starts them on one machine.
+        tpu: Name or address of the TPU, with --strategy tpu.
         devices: Train on these devices only, such as `gpu:0,gpu:1`.
         precision: Number format of the computation; weights stay float32. `auto` is mixed_bfloat16
             on GPUs and TPUs that have it, else float32.
@@ -40,7 +47,8 @@ class RunOptions:
     run_dir: str | None = None
     resume: str | None = None
     config: str | None = None
-    strategy: Literal["auto", "one", "mirrored", "tpu"] = "auto"
+    strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
+    tpu: str | None = None
     devices: str | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     deterministic: bool | None = None
@@ -60,7 +68,8 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         options: The command's own options.
     """
     call = click.get_current_context().obj
-    _check_folders(options)
+    if is_chief(options.strategy):  # the other workers' chief may be there already
+        check_folders(options)
     files = [Path(options.resume, "config.json")] if options.resume else []
     files += [options.config] if options.config else []
     config = make_config(info, values, files=files)
@@ -81,6 +90,7 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         run_dir=options.run_dir,
         resume=options.resume,
         strategy=options.strategy,
+        tpu=options.tpu,
         devices=options.devices,
         precision=options.precision,
         deterministic=options.deterministic,
@@ -89,12 +99,12 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         keep_checkpoints=options.keep_checkpoints,
         allow_changed=options.allow_changed,
         debug=call.debug,
-        command=["tfsft", *call.words],
+        command=["tfsft", *_typed(call.words)],
     ) as started:
         module.main(config, started)
 
 
-def _check_folders(options: RunOptions) -> None:
+def check_folders(options: RunOptions) -> None:
     """Refuses a folder that holds something already, or a run to resume that is none."""
     if options.resume:
         if options.run_dir and Path(options.run_dir).resolve() != Path(options.resume).resolve():
@@ -103,7 +113,7 @@ def _check_folders(options: RunOptions) -> None:
                 "A run goes on in its own folder.",
                 "Leave out --run-dir.",
             )
-        if not _is_run(Path(options.resume)):
+        if not is_run(Path(options.resume)):
             raise UsageError(
                 f"{options.resume} is not a run folder.",
                 "A run folder has a config.json written by `tfsft run`.",
@@ -113,13 +123,20 @@ def _check_folders(options: RunOptions) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--run-dir {folder} is a file.", "It must be a new or empty folder.")
         if folder.is_dir() and any(folder.iterdir()):
-            fix = f"--resume {folder} goes on with it." if _is_run(folder) else ""
+            fix = f"--resume {folder} goes on with it." if is_run(folder) else ""
             raise UsageError(
                 f"The folder {folder} is not empty.", "--run-dir must be new or empty.", fix
             )
 
 
-def _is_run(folder: Path) -> bool:
+def _typed(words: Sequence[str]) -> Sequence[str]:
+    """Returns what a person has typed, where `tfsft launch` has started this process."""
+    launched = os.environ.get("TFSFT_COMMAND")
+    return shlex.split(launched) if launched else words
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

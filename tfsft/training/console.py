@@ -21,16 +21,21 @@ class Console:
     Args:
         log: File that gets every sentence with its time; None keeps no log.
         stream: Where sentences go, by default standard output.
+        quiet: Says nothing on screen.
     """
 
-    def __init__(self, log: Path | None = None, stream: TextIO | None = None):
+    def __init__(
+        self, log: Path | None = None, stream: TextIO | None = None, *, quiet: bool = False
+    ):
         self.log = log
-        self._rich = RichConsole(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self._rich = RichConsole(
+            file=stream or sys.stdout, highlight=False, soft_wrap=True, quiet=quiet
+        )
 
     @property
     def is_terminal(self) -> bool:
         """Whether someone watches, so that lines may be redrawn."""
-        return self._rich.is_terminal
+        return self._rich.is_terminal and not self._rich.quiet
 
     def say(self, message: str) -> None:
         """Prints a sentence and logs it."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfsft import models
 from tfsft.data.pipeline import Pipeline
 from tfsft.data.plan import BatchPlan
+from tfsft.training.strategy import distribute, whole
 
 if TYPE_CHECKING:
     from tfsft.training.run import Run
@@ -175,7 +176,8 @@ def skip_frozen(
         kept = FrozenFeatures(
             trunk, pipeline, strategy=run.strategy, folder=run.dir, progress=progress
         )
-        return kept.pipeline() if kept.has_room else pipeline
+        no_room = run.workers.agree(int(not kept.has_room))  # on any of the machines
+        return pipeline if no_room else kept.pipeline()
 
     cached = features("training", train), features("validation", validation)
     if any(
@@ -194,6 +196,8 @@ def run_batches(
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray], np.ndarray]]:
     """Runs a model over all examples of a pipeline, each of them once.
 
+    Of several workers each computes its part of a batch, and all of them get the whole.
+
     Yields:
         For each batch: which examples these are, int64 `[batch]`; the model's outputs, a list of
         arrays `[batch, ...]`; and whether each example was readable, bool `[batch]`.
@@ -201,16 +205,16 @@ def run_batches(
     strategy = strategy or tf.distribute.get_strategy()
 
     @tf.function(reduce_retracing=True)
-    def step(inputs):  # noqa: ANN001
-        return strategy.run(lambda x: tf.nest.flatten(model(x, training=False)), (inputs,))
+    def step(inputs, weights):  # noqa: ANN001
+        outputs = strategy.run(lambda x: tf.nest.flatten(model(x, training=False)), (inputs,))
+        return [whole(strategy, value) for value in (*outputs, weights)]
 
     pipeline = pipeline.in_order()
     rows, planned, *_ = pipeline.plan.epoch(0)
-    batches = strategy.experimental_distribute_dataset(pipeline.epoch())
-    for number, (inputs, _, weights) in enumerate(batches):
+    for number, (inputs, _, weights) in enumerate(distribute(strategy, pipeline)):
         real = planned[number] > 0  # the others fill up the batch
-        outputs = [_joined(strategy, output)[real] for output in step(inputs)]
-        yield rows[number][real], outputs, _joined(strategy, weights)[real] > 0
+        *outputs, weights = (value.numpy()[real] for value in step(inputs, weights))
+        yield rows[number][real], outputs, weights > 0
 
 
 def predict(
@@ -241,10 +245,6 @@ def predict(
         if progress is not None:
             progress(done, size)
     return outputs, ok
-
-
-def _joined(strategy: tf.distribute.Strategy, value) -> np.ndarray:  # noqa: ANN001
-    return np.concatenate([v.numpy() for v in strategy.experimental_local_results(value)])
 
 
 def _only(parts: list) -> object:

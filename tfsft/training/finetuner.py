@@ -2,14 +2,19 @@
 is cut up.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UserError
+from tfsft.training.strategy import distribute, is_multiworker
+
+SEEDS_APART = 1_000_003  # a prime far from the differences between the seeds of layers
 
 
 class FineTuner(keras.Model):
@@ -17,8 +22,8 @@ class FineTuner(keras.Model):
 
     The loss is the weighted sum over the *global* batch divided by the global sum of weights: over
     all replicas and all accumulated parts. Regularisation counts once an update. Gradients are
-    clipped after they are summed. So one device, two replicas and four accumulated parts give the
-    same weights to rounding, with uneven last batches too.
+    clipped after they are summed. So one device, two replicas, two processes and four accumulated
+    parts give the same weights to rounding, with uneven last batches too.
 
     Args:
         model: What is trained; its weights change in place.
@@ -85,7 +90,14 @@ class FineTuner(keras.Model):
                     f"Use {instead}.",
                 )
         self._per_example_loss = _per_example(loss)
+        self._functions: dict[Any, Any] = {}  # what is done with metrics, over workers
         super().compile(optimizer=optimizer, loss=loss, weighted_metrics=weighted_metrics, **kwargs)
+        if self.optimizer is not None:
+            inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            # It would sum over all replicas what `train_step` has summed already.
+            inner._all_reduce_sum_gradients = lambda gradients_and_variables: (
+                gradients_and_variables
+            )
 
     def train_step(self, data: Any) -> dict:
         """One update on one global batch, from a replica's point of view."""
@@ -99,16 +111,21 @@ class FineTuner(keras.Model):
         gradients = self._with_regularisation(gradients, variables)
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm * self._loss_scale())
-        # The optimizer sums over replicas once more.
-        replicas = replica.num_replicas_in_sync
-        self.optimizer.apply([g / replicas for g in gradients], variables)
-        return self.get_metrics_result()
+        self.optimizer.apply(gradients, variables)
+        return self._results()
 
     def test_step(self, data: Any) -> dict:
         """Loss and metrics of one batch."""
         x, y, weights = _unpack(data)
         self._measure(x, y, self(x, training=False), weights)
-        return self.get_metrics_result()
+        return self._results()
+
+    def _results(self) -> dict:
+        """What Keras takes the mean of over replicas; over workers it averages rows."""
+        results = self.get_metrics_result()
+        if is_multiworker(self.distribute_strategy):
+            return {name: tf.reshape(value, [1]) for name, value in results.items()}
+        return results
 
     def _summed_gradients(self, x, y, weights, variables) -> list[tf.Tensor]:  # noqa: ANN001
         """Gradients of the weighted sum of losses over this replica's examples, part by part."""
@@ -208,6 +225,7 @@ class FineTuner(keras.Model):
             Keras's History.
         """
         if not isinstance(x, Pipeline):
+            self._refuse_among_workers("fit")
             return super().fit(
                 x,
                 *args,
@@ -234,33 +252,41 @@ class FineTuner(keras.Model):
             callbacks, add_history=True, model=self, epochs=epochs, steps=x.steps
         )
         self.stop_training = phase is not None and phase.ended
-        shared.begin()
-        for epoch in range(first_epoch, epochs):
-            if self.stop_training:
-                break
-            self._fit_epoch(x, epoch, first_step, validation_data, shared, kwargs)
-            first_step = 0
-        # With a moving average of the weights, the model ends with the average.
-        self.optimizer.finalize_variable_values(self.trainable_variables)
-        shared.end()
+        with self._dropout_apart():
+            shared.begin()
+            for epoch in range(first_epoch, epochs):
+                if self.stop_training:
+                    break
+                self._fit_epoch(x, epoch, first_step, validation_data, shared, kwargs)
+                first_step = 0
+            # With a moving average of the weights, the model ends with the average.
+            self.optimizer.finalize_variable_values(self.trainable_variables)
+            shared.end()
         return self.history
 
     def _fit_epoch(self, x, epoch, start, validation_data, callbacks, kwargs) -> None:  # noqa: ANN001
         # Keras would overwrite weights with their moving average after every epoch: `fit` does it
         # once, at the end.
-        dataset = x.epoch(epoch, start)
-        self._build_metrics(dataset.element_spec)
+        batches = distribute(self.distribute_strategy, x, epoch, start)
+        self._build_metrics(batches.element_spec)
+        held_out = (
+            distribute(self.distribute_strategy, validation_data)
+            if validation_data is not None
+            else None
+        )
         finalize = self.optimizer.finalize_variable_values
         self.optimizer.finalize_variable_values = lambda variables: None
         try:
             super().fit(
-                dataset,
+                batches,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
-                validation_data=validation_data.epoch() if validation_data is not None else None,
+                validation_data=held_out,
                 callbacks=callbacks,
                 verbose=0,
                 shuffle=False,
+                steps_per_epoch=x.steps - start,
+                validation_steps=validation_data.steps if validation_data is not None else None,
                 **kwargs,
             )
         finally:
@@ -270,10 +296,11 @@ class FineTuner(keras.Model):
         """Creates the variables of the metrics before the first step, so that a saved state fits
         in.
         """
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        any_size = [replicas * self.accumulate, *[2] * 9]  # where batches differ in size
+        any_size = [self.accumulate, *[2] * 9]  # where batches differ in size
 
         def zeros(spec):  # noqa: ANN001
+            if not isinstance(spec, tf.TensorSpec):  # of several replicas in this process
+                spec = spec._value_specs[0]
             shape = [n or any_size[i] for i, n in enumerate(spec.shape)]
             return tf.zeros(shape, spec.dtype)
 
@@ -281,9 +308,86 @@ class FineTuner(keras.Model):
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=batch)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras builds the metrics from a batch that it averages, which fails over workers."""
+        if not is_multiworker(self.distribute_strategy):
+            super()._maybe_symbolic_build(iterator, data_batch)
+
+    def reset_metrics(self) -> None:
+        """Sets all metrics to zero; over workers each its own, without asking the others."""
+        if not is_multiworker(self.distribute_strategy):
+            return super().reset_metrics()
+        if "reset" not in self._functions:
+            self._functions["reset"] = tf.function(
+                lambda: self.distribute_strategy.run(
+                    lambda: [metric.reset_state() for metric in self.metrics] and None
+                )
+            )
+        return self._functions["reset"]()
+
+    def read(self, variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+        """Returns the values of variables of metrics, summed over workers in one go.
+
+        Over workers, reading one by one compiles a sum each time.
+        """
+        if not is_multiworker(self.distribute_strategy):
+            return [np.asarray(variable) for variable in variables]
+        key = tuple(map(id, variables))
+        if key not in self._functions:
+
+            @tf.function
+            def values() -> list[tf.Tensor]:
+                with self.distribute_strategy.scope():
+                    return [tf.identity(variable.value) for variable in variables]
+
+            self._functions[key] = values
+        return [value.numpy() for value in self._functions[key]()]
+
+    @contextlib.contextmanager
+    def _dropout_apart(self) -> Iterator[None]:
+        """Moves the seeds of each replica but the first apart, so that their masks differ.
+
+        Seeds advance in step on all replicas, so what the first replica has is what a checkpoint
+        needs.
+        """
+        strategy = self.distribute_strategy
+        layers = self.model._flatten_layers()
+        seeds = [g.state for layer in layers for g in getattr(layer, "_seed_generators", ())]
+        if strategy.num_replicas_in_sync == 1 or not seeds:
+            yield
+            return
+
+        @tf.function
+        def move(sign):  # noqa: ANN001
+            def move_own() -> None:
+                replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+                for seed in seeds:
+                    step = tf.cast([sign * SEEDS_APART, 0], seed.dtype)
+                    seed.assign(seed + step * tf.cast(replica, seed.dtype))
+
+            strategy.run(move_own)
+
+        move(tf.constant(1))
+        yield
+        move(tf.constant(-1))
+
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's `evaluate`, for a `Pipeline` too."""
-        return super().evaluate(x.epoch() if isinstance(x, Pipeline) else x, *args, **kwargs)
+        if isinstance(x, Pipeline):
+            kwargs["steps"] = x.steps
+            x = distribute(self.distribute_strategy, x)
+            self._build_metrics(x.element_spec)
+        elif not isinstance(x, tf.distribute.DistributedDataset):
+            self._refuse_among_workers("evaluate")
+        return super().evaluate(x, *args, **kwargs)
+
+    def _refuse_among_workers(self, method: str) -> None:
+        if is_multiworker(self.distribute_strategy):
+            raise UserError(
+                f"FineTuner.{method} was given data that is no Pipeline.",
+                "Each of several workers needs its own part of each batch.",
+                "Use a data.Pipeline, or train in one process.",
+            )
 
 
 class _SharedCallbacks(keras.callbacks.CallbackList):

@@ -62,6 +62,7 @@ from tfsft.training.finetuner import FineTuner
 from tfsft.training.saver import Saver
 from tfsft.training.signals import Signals
 from tfsft.training.tensor_files import sync
+from tfsft.training.workers import Workers, private_folder
 
 FORMAT = 1
 MISTAKES_SHOWN = 24  # as text in TensorBoard
@@ -77,7 +78,9 @@ class Run:
         run_dir: Folder of the run; by default `runs/RECIPE-DATE-TIME`. Must be new.
         resume: Folder of a run to go on with, instead of `run_dir`.
         recipe_file: The recipe, copied into the run folder.
-        strategy: One of `training.STRATEGIES`, with `devices` as in `training.make_strategy`.
+        strategy: One of `training.STRATEGIES`, with `devices` and `tpu` as in
+            `training.make_strategy`. Of several workers the first, the chief, alone writes the
+            run folder and speaks.
         precision: One of `training.PRECISIONS`.
         command: What was typed, to print the command that goes on.
         debug: Leaves TensorFlow's own messages on.
@@ -102,6 +105,7 @@ class Run:
         recipe_file: str | Path | None = None,
         strategy: str = "auto",
         devices: str | None = None,
+        tpu: str | None = None,
         precision: str = "auto",
         command: list[str] | None = None,
         debug: bool = False,
@@ -118,9 +122,14 @@ class Run:
         self.resuming = resume is not None
         self.dir = Path(resume or run_dir or time.strftime(f"runs/{recipe}-%Y%m%d-%H%M%S"))
         self.command = command or ["tfsft", "run", str(recipe_file or recipe)]
+        self.strategy = strategies.make_strategy(strategy, devices, tpu)
+        self.workers = Workers(self.strategy)
         self._check_folder()
+        if not self.workers.is_chief:
+            self._private = private_folder(self.dir, self.resuming)  # as long as this run lives
+            self.dir = Path(self._private.name)
         self.dir.mkdir(parents=True, exist_ok=True)
-        self.console = Console(self.dir / "log.txt")
+        self.console = Console(self.dir / "log.txt", quiet=not self.workers.is_chief)
         self.signals = Signals(self.dir / "STOP")
         self.checkpoints = Checkpoints(self.dir / "checkpoints", keep_checkpoints)
         self.checkpoint_seconds = checkpoint_minutes * 60
@@ -129,7 +138,6 @@ class Run:
         self.allow_changed = allow_changed
         path = self.dir / "config.json"
         self.config = json.loads(path.read_text()) if self.resuming else {}
-        self.strategy = strategies.make_strategy(strategy, devices)
         self.precision = strategies.set_precision(precision, self.strategy)
         if deterministic is None:
             deterministic = self.config.get("device", {}).get("deterministic")
@@ -155,6 +163,8 @@ class Run:
         }
         if self.resuming:
             self._go_on()
+        # Nobody writes before all have read.
+        self.workers.check_same(self._resumed.facts if self._resumed else {}, "checkpoint")
         self._write_config()
         copy = self.dir / "recipe.py"
         if self.recipe_file is not None and not (copy.exists() and copy.samefile(self.recipe_file)):
@@ -172,9 +182,11 @@ class Run:
             self.saver.wait()
         if error is not None:
             self.console.note(f"{kind.__name__}: {error}")
-            explained = explain_unreadable(error)
+            explained = explain_unreadable(error) or self.workers.explain_lost(error)
             if explained is not None:
                 raise explained from error
+            return
+        self.workers.leave()  # none leaves before the chief is done
 
     # What the run says
 
@@ -303,6 +315,8 @@ class Run:
             facts: Plain data.
             best: The best weights so far.
         """
+        if not self.workers.is_chief:
+            return
         facts = {
             **facts,
             "trained": sorted(self._trained),
@@ -428,6 +442,8 @@ class Run:
                     "--resume takes a folder that tfsft run has made; it holds a config.json.",
                     "Check the path, or start a new run without --resume.",
                 )
+            return
+        if not self.workers.is_chief:
             return
         if self.dir.exists() and (not self.dir.is_dir() or any(self.dir.iterdir())):
             raise UsageError(
@@ -576,6 +592,7 @@ class Run:
             "devices": [name.removeprefix("/device:").lower() for name in names],
             "strategy": type(self.strategy).__name__,
             "replicas": self.strategy.num_replicas_in_sync,
+            "workers": self.workers.count,
             "precision": self.precision,
             "deterministic": self.deterministic,
             "cpu_count": os.cpu_count(),

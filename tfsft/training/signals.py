@@ -37,11 +37,16 @@ class Signals:
         """Whether somebody wants the training to stop."""
         return self.received is not None or (self.stop_file is not None and self.stop_file.exists())
 
-    def stop(self) -> NoReturn:
-        """Ends the run."""
-        if self.received is None:
+    def stop(self, number: int | None) -> NoReturn:
+        """Ends the run.
+
+        Args:
+            number: The signal; of several workers it may have come to another one. None is for the
+                stop file.
+        """
+        if number is None:
             self.stop_file.unlink(missing_ok=True)
-        raise Stopped(self.received, self.resume_command)
+        raise Stopped(number, self.resume_command)
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():

@@ -9,9 +9,12 @@ import sys
 import keras
 import tensorflow as tf
 
+from tfsft import cluster
+from tfsft.cluster import Cluster
+from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UsageError
 
-STRATEGIES = ("auto", "one", "mirrored", "tpu")
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -31,18 +34,33 @@ def require_tensorflow() -> None:
         )
 
 
-def make_strategy(kind: str = "auto", devices: str | None = None) -> tf.distribute.Strategy:
-    """Returns the tf.distribute strategy for the devices of this machine.
+def make_strategy(
+    kind: str = "auto", devices: str | None = None, tpu: str | None = None
+) -> tf.distribute.Strategy:
+    """Returns the tf.distribute strategy for the devices of this machine, or of several processes.
 
     Args:
-        kind: `one` device; `mirrored`: a copy of the model on each device; `tpu`; `auto`: a TPU
-            where one is configured, every local GPU, else the CPU.
+        kind: `one` device; `mirrored`: a copy of the model on each device; `multiworker`: copies
+            in several processes, which TF_CONFIG or Slurm names; `tpu`; `auto`: a TPU where one is
+            configured, every local GPU, else the CPU.
         devices: Which of them, as in `gpu:0,gpu:2`. `cpu:0,cpu:1` splits the CPU into logical
             devices, for tests.
+        tpu: Name of a TPU, or its address; None takes that of this machine or of TPU_NAME.
 
     Raises:
         UsageError: When a device is not there.
     """
+    if tpu and kind not in ("auto", "tpu"):
+        raise UsageError(
+            f"--tpu {tpu} was given with --strategy {kind}.",
+            "It names a TPU to train on.",
+            "Use --strategy tpu, or leave --tpu out.",
+        )
+    if kind == "multiworker":
+        workers = _find_cluster()
+        if len(workers.workers) > 1:
+            return _multiworker_strategy(workers, devices)
+        kind = "auto"
     names = [name.strip().upper() for name in devices.split(",")] if devices else []
     for name in names:
         if not re.fullmatch(r"(CPU|GPU):\d+", name):
@@ -50,8 +68,8 @@ def make_strategy(kind: str = "auto", devices: str | None = None) -> tf.distribu
                 f"--devices names '{name.lower()}'.",
                 "A device is written as cpu:0 or gpu:1, several with commas between them.",
             )
-    if kind == "tpu" or (kind == "auto" and not names and os.environ.get("TPU_NAME")):
-        return _tpu_strategy()
+    if kind == "tpu" or (kind == "auto" and not names and (tpu or os.environ.get("TPU_NAME"))):
+        return _tpu_strategy(tpu)
     _split_cpu(names)
     present = [device.name.split("/device:")[-1] for device in tf.config.list_logical_devices()]
     for name in names:
@@ -92,13 +110,133 @@ def _split_cpu(names: list[str]) -> None:
         )
 
 
-def _tpu_strategy() -> tf.distribute.Strategy:
+def _find_cluster() -> Cluster:
+    """Returns the processes that train together."""
+    found = cluster.read_tf_config()
+    if found is not None:
+        return found
+    if cluster.in_slurm_step():
+        return _slurm_cluster()
+    raise UsageError(
+        "--strategy multiworker does not know who trains together.",
+        "Each process needs TF_CONFIG, or to be a task of Slurm's srun. TF_CONFIG looks like\n"
+        f"    {cluster.EXAMPLE}",
+        "On one machine, `tfsft launch --workers 2 -- run RECIPE ...` sets it.",
+    )
+
+
+def _slurm_cluster() -> Cluster:
+    """Returns the tasks of a Slurm step.
+
+    TensorFlow's resolver reads Slurm's lists. Its own cluster is not taken: it sorts hosts by name,
+    so that n10 stands before n2 and ranks get addresses of other hosts, has no tasks where there is
+    no GPU, and gives two jobs on one host the same ports.
+    """
+    job = int(os.environ.get("SLURM_JOB_ID") or 0)
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        # Slurm itself shares out the GPUs.
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=1, gpus_per_task=0, auto_set_gpu=False
+        )
+        tasks = resolver._resolve_task_configuration()
+        index = resolver._resolve_own_rank()
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"Slurm's variables do not say who trains together: {error}",
+            "They are set for each task of `srun`.",
+            "Start with `srun`, or set TF_CONFIG.",
+        ) from error
+    first_port = 20000 + job * 64 % 20000
+    workers = [f"{host}:{first_port + i}" for host, count in tasks.items() for i in range(count)]
+    here = os.environ.get("SLURMD_NODENAME")
+    host = workers[index].partition(":")[0]
+    if here not in (None, host):
+        raise UsageError(
+            f"Slurm's task {index} runs on {here}, and by its place in the list on {host}.",
+            "Tasks have to fill one host after the other.",
+            "Use `srun --distribution=block`, or set TF_CONFIG.",
+        )
+    return Cluster(tuple(workers), index)
+
+
+def _multiworker_strategy(workers: Cluster, devices: str | None) -> tf.distribute.Strategy:
+    if devices:
+        raise UsageError(
+            f"--devices {devices} was given to one of {len(workers.workers)} workers.",
+            "A worker trains on all GPUs it sees, else on its CPU.",
+            "Leave --devices out; CUDA_VISIBLE_DEVICES chooses among GPUs.",
+        )
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(workers.workers)}),
+        task_type="worker",
+        task_id=workers.index,
+        rpc_layer="grpc",
+        num_accelerators={"GPU": gpus},
+    )
+    implementations = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=implementations.NCCL if gpus else implementations.RING
+    )
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    # Every worker has the same number of batches: none has to ask the others at each step.
+    strategy.extended.experimental_enable_get_next_as_optional = False
+    return strategy
+
+
+def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other processes compute as well."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def distribute(
+    strategy: tf.distribute.Strategy, pipeline: Pipeline, epoch: int = 0, start: int = 0
+) -> tf.distribute.DistributedDataset:
+    """Returns the batches of an epoch, for each replica its share of them.
+
+    Replica r of R takes the r-th of R equal parts of a global batch, whichever process it is in. A
+    worker fetches only its own part.
+    """
+    if not is_multiworker(strategy):
+        return strategy.experimental_distribute_dataset(pipeline.epoch(epoch, start))
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        part = context.input_pipeline_id, context.num_input_pipelines
+        batches = pipeline.epoch(epoch, start, part)
+        replicas = context.num_replicas_in_sync // context.num_input_pipelines
+        return batches if replicas == 1 else _for_replicas(batches, replicas)
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+def _for_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Cuts each batch into as many, one for each local replica."""
+
+    def cut(tensor: tf.Tensor) -> tf.Tensor:
+        size, *rest = tf.unstack(tf.shape(tensor))
+        part = None if tensor.shape[0] is None else tensor.shape[0] // replicas
+        parts = tf.reshape(tensor, [replicas, size // replicas, *rest])
+        return tf.ensure_shape(parts, [replicas, part, *tensor.shape[1:]])
+
+    return batches.flat_map(
+        lambda *batch: tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch))
+    )
+
+
+def whole(strategy: tf.distribute.Strategy, value: object) -> tf.Tensor:
+    """Returns the rows of all replicas one after another, the same in every process; in graph."""
+    rows = tf.concat(strategy.experimental_local_results(value), 0)
+    return strategy.gather(rows, 0) if is_multiworker(strategy) else rows
+
+
+def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name)
     except Exception as error:
         raise UsageError(
-            f"No TPU could be reached: {error}",
-            "--strategy tpu needs a TPU of this machine, or TPU_NAME set to one.",
+            f"No TPU{f' {name}' if name else ''} could be reached: {error}",
+            "--strategy tpu needs a TPU of this machine, or --tpu (or TPU_NAME) with the name of "
+            "one.",
             "Use --strategy auto to train on what is there.",
         ) from error
     return tf.distribute.TPUStrategy(resolver)

@@ -10,6 +10,8 @@ from tfsft.training.checkpoints import restore, state_of
 if TYPE_CHECKING:
     from tfsft.training.run import Phase
 
+SAVE, STOP = 1, 2  # asks for a checkpoint, and to stop after it; above that, by which signal
+
 
 class Checkpointer(keras.callbacks.Callback):
     """Comes last among a phase's callbacks, so that what it saves includes what the others did.
@@ -53,8 +55,7 @@ class Checkpointer(keras.callbacks.Callback):
         """Marks the phase as finished."""
         self.phase.finish()
         self.run.signals.wait_for_step = False
-        if self.run.signals.asked:
-            self.run.signals.stop()
+        self._stop_if(self.run.workers.agree(self._asked()))
 
     def save(self, epoch: int, step: int) -> None:
         """Copies the state, and begins to write a checkpoint from which epoch `epoch` goes on with
@@ -71,12 +72,21 @@ class Checkpointer(keras.callbacks.Callback):
         self._steps, self._saved_at = 0, time.monotonic()
 
     def _save_if_due(self, epoch: int, step: int, is_due: bool = False) -> None:
-        asked = self.run.signals.asked
-        if asked or is_due or self._is_time():
+        asked = self.run.workers.agree(self._asked())  # what one is asked for, all do
+        if asked or is_due:
             self.save(epoch, step)
-        if asked:
+        self._stop_if(asked)
+
+    def _asked(self) -> int:
+        signals = self.run.signals
+        if signals.asked:
+            return STOP + (signals.received or 0)
+        return SAVE if self.run.workers.is_chief and self._is_time() else 0
+
+    def _stop_if(self, asked: int) -> None:
+        if asked >= STOP:
             self.run.saver.wait()
-            self.run.signals.stop()
+            self.run.signals.stop(asked - STOP or None)
 
     def _is_time(self) -> bool:
         if not self.run.saver.ready:

@@ -40,7 +40,7 @@ class Speed(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Reads the clock, and the sum of weights that the mean loss is over."""
         seconds = time.monotonic() - self._start
-        seen = float(self.model._loss_tracker.count.numpy())
+        seen = float(self.model.read([self.model._loss_tracker.count])[0])
         if self._seen is None:
             self._first_step()
         else:

@@ -142,7 +142,8 @@ class TensorBoard(keras.callbacks.Callback):
     def _totals(self) -> dict[str, tuple[float, float]]:
         """Sum and weight so far in the epoch of every metric that is a mean."""
         metrics = [m for m in _flat(self.model.metrics) if isinstance(m, keras.metrics.Mean)]
-        return {m.name: (float(m.total.numpy()), float(m.count.numpy())) for m in metrics}
+        values = iter(self.model.read([part for m in metrics for part in (m.total, m.count)]))
+        return {m.name: (float(next(values)), float(next(values))) for m in metrics}
 
     def _confusion_matrix(self) -> np.ndarray | None:
         for metric in _flat(self.model.metrics):
