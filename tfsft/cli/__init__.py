@@ -17,6 +17,7 @@ __all__ = ["main"]
 # or listed, so these import nothing heavier than click at their top.
 COMMANDS = {
     "run": "tfsft.cli.run",
+    "launch": "tfsft.cli.launch",
     "ls": "tfsft.cli.ls",
     "cp": "tfsft.cli.cp",
     "check": "tfsft.cli.check",

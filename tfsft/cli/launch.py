@@ -1,0 +1,104 @@
+"""`tfsft launch`: trains a recipe in several processes together."""
+
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from tfsft.cli.local_workers import LocalWorkers
+from tfsft.cli.run import RunOptions, check_folders, is_run
+from tfsft.cli.run import command as run_command
+from tfsft.errors import UsageError
+
+# Where a worker finds what a person typed, to print the command that goes on.
+COMMAND = "TFSFT_COMMAND"
+
+
+@click.command(
+    "launch",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="[OPTIONS] --",
+    help="""Train a recipe in several processes of this machine that share each batch.
+
+    \b
+    tfsft launch --workers 2 -- run image_cls --data flowers/
+
+    When one of them dies, the others are ended, and all start again from the last checkpoint as
+    often as --max-restarts allows.
+    """,
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=2, show_default=True, help="How many processes."
+)
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="How often to start again after a worker has died.",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="run RECIPE ...")
+def command(workers: int, max_restarts: int, debug: bool, words: tuple[str, ...]) -> int:
+    """Starts the workers, and starts them again while that is allowed."""
+    options = run_options(words)
+    folder = Path(
+        options["resume"]
+        or options["run_dir"]
+        or time.strftime(f"runs/{Path(words[1]).stem}-%Y%m%d-%H%M%S")
+    )
+    typed = ["launch", "--workers", str(workers), "--max-restarts", str(max_restarts), "--"]
+    os.environ[COMMAND] = shlex.join([*typed, *words])
+    words = [*words, *(["--debug"] if debug and "--debug" not in words else [])]
+    group = LocalWorkers(workers, folder)
+    for restarts_left in range(max_restarts, -1, -1):
+        code = group.run(words_for(words, folder))
+        if code == 0 or group.may_not_restart or not restarts_left:
+            break
+        click.echo(f"Starting again ({restarts_left - 1} more times at most) ...", err=True)
+    return code
+
+
+def run_options(words: Sequence[str]) -> dict:
+    """Checks the words of `tfsft run RECIPE ...`, and returns its own options by name.
+
+    Raises:
+        UsageError: They are another command, or choose devices in another way.
+    """
+    if list(words[:1]) != ["run"] or len(words) < 2:
+        raise UsageError(
+            f"`tfsft launch` was given the command '{shlex.join(words[:2])}'.",
+            "It starts `run RECIPE ...` in several processes.",
+            "For example: tfsft launch --workers 2 -- run image_cls --data flowers/",
+        )
+    # Wrong options are told here, once and before anything starts.
+    context = click.Context(run_command, info_name="run", obj=click.get_current_context().obj)
+    recipe = run_command.get_command(context, words[1])
+    if recipe is None:
+        raise UsageError(
+            f"'{words[1]}' is no recipe.", "The recipe comes before its options: run RECIPE ..."
+        )
+    options = recipe.make_context(words[1], list(words[2:]), parent=context).params
+    check_folders(RunOptions(run_dir=options["run_dir"], resume=options["resume"]))
+    if options["strategy"] not in (None, "auto", "multiworker"):
+        raise UsageError(
+            f"`tfsft launch` was given --strategy {options['strategy']}.",
+            "Its processes train together by --strategy multiworker.",
+            "Leave --strategy out, or use `tfsft run`.",
+        )
+    return options
+
+
+def words_for(words: Sequence[str], folder: Path) -> list[str]:
+    """Returns the words that every worker is started with: to begin in a folder, or to go on."""
+    kept, skip = [], False
+    for word in words:
+        if skip or word in ("--resume", "--run-dir", "--strategy"):
+            skip = not skip
+        elif not word.startswith(("--resume=", "--run-dir=", "--strategy=")):
+            kept.append(word)
+    place = "--resume" if is_run(folder) else "--run-dir"
+    return [*kept, "--strategy", "multiworker", place, str(folder)]
