@@ -9,12 +9,9 @@ from pathlib import Path
 import click
 
 from tfsft.cli.local_workers import LocalWorkers
-from tfsft.cli.run import RunOptions, check_folders, is_run
+from tfsft.cli.run import COMMAND, RunOptions, check_folders, is_run
 from tfsft.cli.run import command as run_command
 from tfsft.errors import UsageError
-
-# Where a worker finds what a person typed, to print the command that goes on.
-COMMAND = "TFSFT_COMMAND"
 
 
 @click.command(

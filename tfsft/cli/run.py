@@ -17,6 +17,9 @@ from tfsft.cluster import is_chief
 from tfsft.config import RecipeInfo, make_config, to_dict
 from tfsft.errors import UsageError
 
+# Where `tfsft launch` puts what a person has typed, to print the command that goes on.
+COMMAND = "TFSFT_COMMAND"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -131,7 +134,7 @@ def check_folders(options: RunOptions) -> None:
 
 def _typed(words: Sequence[str]) -> Sequence[str]:
     """Returns what a person has typed, where `tfsft launch` has started this process."""
-    launched = os.environ.get("TFSFT_COMMAND")
+    launched = os.environ.get(COMMAND)
     return shlex.split(launched) if launched else words
 
 

@@ -164,6 +164,7 @@ class Run:
         if self.resuming:
             self._go_on()
         # Nobody writes before all have read.
+        self.workers.check_same(self.settings, "settings")
         self.workers.check_same(self._resumed.facts if self._resumed else {}, "checkpoint")
         self._write_config()
         copy = self.dir / "recipe.py"
@@ -236,6 +237,7 @@ class Run:
             data: Facts for config.json: fingerprint, sizes of the splits, warnings.
         """
         self.model = model
+        self.workers.check_same({"fingerprint": data.get("fingerprint")}, "data")
         before, names = self.config.get("data"), self.task.get("class_names", ())
         if before:
             self._refuse(

@@ -54,11 +54,20 @@ class Workers:
 
         Args:
             value: From 0 to 2**24.
+
+        Raises:
+            WorkerLost: One of them cannot say it any more.
         """
         if self.count == 1:
             return [value]
         mine = tf.one_hot(self.index, self.count, float(value))
-        return [int(said) for said in self._sum(mine).numpy()]
+        try:
+            return [int(said) for said in self._sum(mine).numpy()]
+        except tf.errors.OpError as error:
+            lost = self.explain_lost(error)
+            if lost is None:
+                raise
+            raise lost from error
 
     def agree(self, value: int) -> int:
         """Returns the largest of what the workers say."""
@@ -74,8 +83,8 @@ class Workers:
         if len(set(self.tell(zlib.crc32(json.dumps(facts).encode()) >> 8))) > 1:
             raise UserError(
                 f"The {self.count} workers do not see the same {what}.",
-                "Each of them reads the run folder and the data.",
-                "Put both on a disk that all machines share.",
+                "All of them need the same options, data and run folder.",
+                "Start them with the same command, on a disk that all machines share.",
             )
 
     def leave(self) -> None:
@@ -83,7 +92,7 @@ class Workers:
         if self.count > 1:
             self.agree(0)
             self._watch.over.set()
-            with contextlib.suppress(tf.errors.OpError):  # leaves time for the first to arrive
+            with contextlib.suppress(WorkerLost):  # leaves time for the first to arrive
                 self.agree(0)
 
     def lost(self, tasks: Sequence[int]) -> WorkerLost:
