@@ -57,7 +57,9 @@ def runs(request, settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     recipe = import_module(f"tfsft.recipes.{name}")
     keras.utils.clear_session()
-    config = recipe.Config(**chosen)
+    # Batches by tokens are a multiple of workers and parts: here the parts are as many.
+    parts = {"accumulate": 2} if "batch_tokens" in chosen else {}
+    config = recipe.Config(**chosen, **parts)
     with training.Run(name, config, run_dir=folder / "alone") as run:
         recipe.main(config, run)
 

@@ -118,8 +118,7 @@ def checks(strategy):
     for name, options in {
         "adamw": {},
         "accumulated": {"accumulate": 2},
-        "average": {"ema": 0.9, "clip": None},
-        "batch norm": {"batch_norm": True},
+        "average": {"ema": 0.9, "clip": None, "batch_norm": True},
     }.items():
         tuner, history = train(strategy, **options)
         found |= {
