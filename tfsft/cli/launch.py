@@ -97,5 +97,5 @@ def words_for(words: Sequence[str], folder: Path) -> list[str]:
             skip = not skip
         elif not word.startswith(("--resume=", "--run-dir=", "--strategy=")):
             kept.append(word)
-    place = "--resume" if is_run(folder) else "--run-dir"
+    place = "--resume" if is_run(str(folder)) else "--run-dir"
     return [*kept, "--strategy", "multiworker", place, str(folder)]

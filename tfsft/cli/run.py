@@ -4,12 +4,13 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
 
+from tfsft.cli import remote_folder
 from tfsft.cli.recipe_files import import_recipe, is_installed
 from tfsft.cli.recipe_group import RecipeGroup
 from tfsft.cli.tensorflow_start import starting_tensorflow
@@ -26,8 +27,11 @@ class RunOptions:
     """How and where to train; the recipe's own settings say what.
 
     Args:
-        run_dir: Folder for the results; by default a new one, runs/RECIPE-DATE-TIME.
+        run_dir: Folder for the results; by default a new one, runs/RECIPE-DATE-TIME. May lie on
+            object storage: gs://bucket/folder.
         resume: Go on with the run in this folder from its last checkpoint, with its settings.
+        go_on: Go on with the run in --run-dir if it has begun, so that the same command may be
+            given again after a failure.
         config: Take settings from this file: a run's config.json, or a JSON object of names and
             values. Options typed here win over it.
         strategy: Devices to train on. `auto` takes a TPU where one is configured, else all local
@@ -49,6 +53,7 @@ class RunOptions:
 
     run_dir: str | None = None
     resume: str | None = None
+    go_on: bool = False
     config: str | None = None
     strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
     tpu: str | None = None
@@ -70,9 +75,23 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         values: The recipe's settings as typed.
         options: The command's own options.
     """
-    call = click.get_current_context().obj
-    if is_chief(options.strategy):  # the other workers' chief may be there already
+    options = _going_on(options)
+    chief = is_chief(options.strategy)
+    if chief:  # the other workers' chief may be there already
         check_folders(options)
+    url = options.resume or options.run_dir
+    if not remote_folder.is_url(url):
+        _train(info, values, options)
+        return
+    with remote_folder.local_copy(url, keep=chief) as folder:
+        local = {"resume" if options.resume else "run_dir": str(folder)}
+        _train(info, values, replace(options, **local), url)
+
+
+def _train(
+    info: RecipeInfo, values: dict[str, Any], options: RunOptions, url: str | None = None
+) -> None:
+    call = click.get_current_context().obj
     files = [Path(options.resume, "config.json")] if options.resume else []
     files += [options.config] if options.config else []
     config = make_config(info, values, files=files)
@@ -92,6 +111,7 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         settings=config,
         run_dir=options.run_dir,
         resume=options.resume,
+        url=url,
         strategy=options.strategy,
         tpu=options.tpu,
         devices=options.devices,
@@ -107,25 +127,39 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         module.main(config, started)
 
 
+def _going_on(options: RunOptions) -> RunOptions:
+    """Resumes what is in --run-dir, if --go-on is given and a run is there."""
+    if not options.go_on or options.resume:
+        return options
+    if not options.run_dir:
+        raise UsageError(
+            "--go-on was given without --run-dir.",
+            "It goes on with the run in that folder, or begins it.",
+        )
+    if is_run(options.run_dir):
+        return replace(options, resume=options.run_dir, run_dir=None)
+    return options
+
+
 def check_folders(options: RunOptions) -> None:
     """Refuses a folder that holds something already, or a run to resume that is none."""
+    folder = options.run_dir
     if options.resume:
-        if options.run_dir and Path(options.run_dir).resolve() != Path(options.resume).resolve():
+        if folder and Path(folder).resolve() != Path(options.resume).resolve():
             raise UsageError(
-                f"--run-dir is {options.run_dir} and --resume is {options.resume}.",
+                f"--run-dir is {folder} and --resume is {options.resume}.",
                 "A run goes on in its own folder.",
                 "Leave out --run-dir.",
             )
-        if not is_run(Path(options.resume)):
+        if not is_run(options.resume):
             raise UsageError(
                 f"{options.resume} is not a run folder.",
                 "A run folder has a config.json written by `tfsft run`.",
             )
-    elif options.run_dir:
-        folder = Path(options.run_dir)
-        if folder.exists() and not folder.is_dir():
+    elif folder:
+        if not remote_folder.is_url(folder) and Path(folder).is_file():
             raise UsageError(f"--run-dir {folder} is a file.", "It must be a new or empty folder.")
-        if folder.is_dir() and any(folder.iterdir()):
+        if not _is_empty(folder):
             fix = f"--resume {folder} goes on with it." if is_run(folder) else ""
             raise UsageError(
                 f"The folder {folder} is not empty.", "--run-dir must be new or empty.", fix
@@ -138,10 +172,19 @@ def _typed(words: Sequence[str]) -> Sequence[str]:
     return shlex.split(launched) if launched else words
 
 
-def is_run(folder: Path) -> bool:
+def _is_empty(folder: str) -> bool:
+    if remote_folder.is_url(folder):
+        return remote_folder.RemoteFolder(folder).is_empty()
+    return not Path(folder).exists() or not any(Path(folder).iterdir())
+
+
+def is_run(folder: str) -> bool:
     """Whether a folder is that of a run."""
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if remote_folder.is_url(folder):
+            content = json.loads(remote_folder.RemoteFolder(folder).read("config.json") or "null")
+        else:
+            content = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and "format" in content and "settings" in content

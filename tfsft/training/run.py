@@ -77,6 +77,7 @@ class Run:
         settings: The recipe's Config.
         run_dir: Folder of the run; by default `runs/RECIPE-DATE-TIME`. Must be new.
         resume: Folder of a run to go on with, instead of `run_dir`.
+        url: Where the folder is copied to, if it is: what a person is told in its place.
         recipe_file: The recipe, copied into the run folder.
         strategy: One of `training.STRATEGIES`, with `devices` and `tpu` as in
             `training.make_strategy`. Of several workers the first, the chief, alone writes the
@@ -102,6 +103,7 @@ class Run:
         *,
         run_dir: str | Path | None = None,
         resume: str | Path | None = None,
+        url: str | None = None,
         recipe_file: str | Path | None = None,
         strategy: str = "auto",
         devices: str | None = None,
@@ -121,6 +123,7 @@ class Run:
         self.recipe_file = Path(recipe_file) if recipe_file else None
         self.resuming = resume is not None
         self.dir = Path(resume or run_dir or time.strftime(f"runs/{recipe}-%Y%m%d-%H%M%S"))
+        self.place = url or str(self.dir)
         self.command = command or ["tfsft", "run", str(recipe_file or recipe)]
         self.strategy = strategies.make_strategy(strategy, devices, tpu)
         self.workers = Workers(self.strategy)
@@ -208,7 +211,7 @@ class Run:
                 skip = not skip
             elif not word.startswith(("--resume=", "--run-dir=")):
                 words.append(word)
-        return shlex.join([*words, "--resume", str(self.dir)])
+        return shlex.join([*words, "--resume", self.place])
 
     def show_tokens(self, encoder: Any, source: Any) -> None:
         """Shows what a model sees of a few conversations; only `tfsft check` does.
@@ -242,7 +245,7 @@ class Run:
         if before:
             self._refuse(
                 changed_data(before, data, names, task.get("class_names", ())),
-                f"The data is not what {self.dir} was trained on",
+                f"The data is not what {self.place} was trained on",
                 "A resumed run sees the same examples.",
                 "Bring back the data as it was",
                 UserError,
@@ -430,8 +433,9 @@ class Run:
             said = [f"is {row.label}\nsaid {row.prediction}" for row in mistakes]
             self.show_pictures("worst mistakes", pictures, said)
         path = evaluation.write_report(self.dir, thumbnails=thumbnails)
-        self.say(f"Took {duration(self._facts['total_seconds'])}. Report: {path}")
-        self.say(f"Use it: tfsft predict {self.dir} INPUT")
+        self.say(f"Took {duration(self._facts['total_seconds'])}. Report: {self.place}/{path.name}")
+        if self.place == str(self.dir):
+            self.say(f"Use it: tfsft predict {self.dir} INPUT")
         return path
 
     # Inside
@@ -503,7 +507,7 @@ class Run:
         settings = {name: v for name, v in self.settings.items() if name not in MAY_CHANGE}
         self._refuse(
             changed_values(before, settings),
-            f"These settings differ from those of {self.dir}",
+            f"These settings differ from those of {self.place}",
             f"A resumed run keeps its settings; only {' and '.join(MAY_CHANGE)} may change.",
             "Leave them out",
         )
@@ -511,14 +515,14 @@ class Run:
             mine = self.dir / "recipe.py"
             self._refuse(
                 changed_recipe(mine, self.recipe_file) if self.recipe_file else ["it has no file"],
-                f"The recipe is not that of {self.dir}",
+                f"The recipe is not that of {self.place}",
                 "A resumed run goes on with the recipe it began with.",
                 f"Go on with {mine}",
             )
         names = ("strategy", "replicas", "precision", "deterministic")
         self._refuse(
             changed_values(self.config.get("device", {}), self._device(), names),
-            f"The devices or the number format are not those of {self.dir}",
+            f"The devices or the number format are not those of {self.place}",
             "A resumed run keeps --strategy, --devices, --precision and --deterministic.",
             "Give the options that the run began with",
         )
