@@ -75,7 +75,7 @@ def run(info: RecipeInfo, values: dict[str, Any], options: RunOptions) -> None:
         values: The recipe's settings as typed.
         options: The command's own options.
     """
-    options = _going_on(options)
+    options = going_on(options)
     chief = is_chief(options.strategy)
     if chief:  # the other workers' chief may be there already
         check_folders(options)
@@ -127,7 +127,7 @@ def _train(
         module.main(config, started)
 
 
-def _going_on(options: RunOptions) -> RunOptions:
+def going_on(options: RunOptions) -> RunOptions:
     """Resumes what is in --run-dir, if --go-on is given and a run is there."""
     if not options.go_on or options.resume:
         return options
