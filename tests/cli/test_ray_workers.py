@@ -68,14 +68,14 @@ def launch(engine, place, *words, restarts=1, trouble=None):
 
 
 def finish(process, code=0):
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == code, said
     return said
 
 
 def left_by(folder):
     """Returns what must not depend on what happened to a run."""
-    newest = max((folder / "checkpoints").iterdir())
+    newest = max(path for path in (folder / "checkpoints").iterdir() if path.is_dir())
     texts = [(folder / name).read_text() for name in ("history.csv", "predictions.csv")]
     return load_file(newest / "state.safetensors"), texts
 
