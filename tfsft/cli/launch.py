@@ -57,12 +57,13 @@ def command(
     folder = options.resume or options.run_dir or started
     typed = ["launch", "--workers", str(workers), "--max-restarts", str(max_restarts)]
     typed += [] if engine == "local" else ["--engine", engine]
-    os.environ[COMMAND] = shlex.join([*typed, "--", *words])
+    environment = {COMMAND: shlex.join([*typed, "--", *words])}
     words = words_for([*words, *(["--debug"] if debug and "--debug" not in words else [])], folder)
     if engine == "ray":
         again = shlex.join(["tfsft", *typed, "--", *words])
-        run_on_ray(words, folder=folder, workers=workers, max_restarts=max_restarts, again=again)
+        run_on_ray(words, folder, workers, max_restarts, environment, again)
         return 0
+    os.environ |= environment
     group = LocalWorkers(workers, Path(folder))
     for restarts_left in range(max_restarts, -1, -1):
         code = group.run(words)

@@ -18,7 +18,12 @@ from tfsft.errors import Stopped, UsageError, UserError, WorkerLost
 
 
 def run_on_ray(
-    words: Sequence[str], *, folder: str, workers: int, max_restarts: int, again: str
+    words: Sequence[str],
+    folder: str,
+    workers: int,
+    max_restarts: int,
+    environment: Mapping[str, str],
+    again: str,
 ) -> None:
     """Runs `tfsft WORDS` in several workers to its end.
 
@@ -27,6 +32,7 @@ def run_on_ray(
         folder: The run folder, a path that all machines see or a URL.
         workers: How many.
         max_restarts: How often all start again after a failure.
+        environment: What the workers find in theirs besides.
         again: What a person types to go on.
 
     Raises:
@@ -44,7 +50,7 @@ def run_on_ray(
                 train_loop_config={
                     "words": list(words),
                     "folder": os.getcwd(),
-                    "environment": {"TFSFT_COMMAND": os.environ.get("TFSFT_COMMAND", "")},
+                    "environment": dict(environment),
                 },
                 scaling_config=train.ScalingConfig(
                     num_workers=workers,
