@@ -425,7 +425,8 @@ def checkpoints(folder):
     found = Checkpoints(folder)
     newest = found.newest()
     if found.damaged:
-        raise UserError("\n".join(found.damaged), f"goes on from {newest and newest.facts}")
+        said = "\n".join(f"{path.name}: {reason}" for path, reason in found.damaged.items())
+        raise UserError(said, f"goes on from {newest and newest.facts}")
     return newest
 
 
@@ -438,7 +439,7 @@ def two_checkpoints(folder: Path) -> Path:
     return folder / "000002"
 
 
-@damage(checkpoints, "000002: its hash differs", "goes on from {'step': 1}")
+@damage(checkpoints, "000002: the hash of state.safetensors differs", "goes on from {'step': 1}")
 def checkpoint_with_a_flipped_byte(folder):
     path = two_checkpoints(folder) / "state.safetensors"
     content = bytearray(path.read_bytes())
@@ -447,7 +448,7 @@ def checkpoint_with_a_flipped_byte(folder):
     return folder
 
 
-@damage(checkpoints, "000002: its hash differs", "goes on from {'step': 1}")
+@damage(checkpoints, "000002: the hash of state.safetensors differs", "goes on from {'step': 1}")
 def checkpoint_that_ends_early(folder):
     path = two_checkpoints(folder) / "state.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
@@ -466,14 +467,14 @@ def checkpoint_with_a_damaged_manifest(folder):
     return folder
 
 
-@damage(checkpoints, "000002: its format is 99, this tfsft reads 2", "goes on from {'step': 1}")
+@damage(checkpoints, "000002: its format is 99, this tfsft reads 3", "goes on from {'step': 1}")
 def checkpoint_of_another_format(folder):
     path = two_checkpoints(folder) / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     return folder
 
 
-@damage(checkpoints, "000001: its hash differs", "goes on from None")
+@damage(checkpoints, "000001: the hash of state.safetensors differs", "goes on from None")
 def all_checkpoints_damaged(folder):
     shutil.rmtree(two_checkpoints(folder))
     (folder / "000001" / "state.safetensors").write_bytes(b"")

@@ -71,8 +71,8 @@ def test_predict(finished, flowers, tfsft, tmp_path):
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert "broken.jpg" in done.stderr
 
-    with open(tmp_path / "in.csv", "w") as file:
-        file.write(f"path\n{flowers / 'green' / '1.png'}\n")
+    shutil.copy(flowers / "green" / "1.png", tmp_path)
+    (tmp_path / "in.csv").write_text("path\n1.png\n")
     done = tfsft("predict", run, "--csv", tmp_path / "in.csv", "--out", tmp_path / "out.csv")
     with open(tmp_path / "out.csv") as file:
         assert next(csv.DictReader(file))["prediction"] == "green"
