@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "tfsft.cli.evaluate",
     "predict": "tfsft.cli.predict",
     "chat": "tfsft.cli.chat",
+    "serve": "tfsft.cli.serve",
     "export": "tfsft.cli.export",
 }
 

@@ -1,6 +1,6 @@
 """Finished runs that answer with a text: a conversation, or a text made of another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,7 @@ class WritingPredictor(Predictor):
         self, examples: dict[str, list], progress: Progress = None
     ) -> tuple[list[dict[str, Any]], list[data.BadExample]]:
         """Answers each conversation."""
-        answerer = self._answerer()
-        texts, found = answerer.answer(examples["chats"], progress)
+        texts, found = self.answerer().answer(examples["chats"], progress)
         return [
             {
                 "id": name,
@@ -96,16 +95,18 @@ class WritingPredictor(Predictor):
             self.model,
             feed.pipeline(BATCH_SIZE),
             feed.source,
-            answerer=self._answerer(),
+            answerer=self.answerer(),
             progress=progress,
         )
         return metrics, order(rows)
 
-    def _answerer(self) -> training.Answerer:
+    def answerer(self, most: int | None = None) -> training.Answerer:
+        """Returns what answers, with so many new tokens as the run says and at most `most`."""
+        new = self.task["max_new_tokens"]
         return training.Answerer(
             self.model,
             self.encoder,
-            max_new_tokens=self.task["max_new_tokens"],
+            max_new_tokens=new if most is None else min(new, most),
             batch_size=BATCH_SIZE,
         )
 
@@ -234,16 +235,30 @@ class Chat:
         """
         self.messages.append({"role": "user", "content": text})
         ids: list[int] = []
-        shown = ""
+        decode = self._predictor.tokenizer.decode
         try:
-            for token in self._session.stream(self._encoder.prompt(self.messages), **sampling):
-                ids.append(token)
-                now = self._predictor.tokenizer.decode(ids)
-                if now.endswith("\ufffd"):
-                    continue  # half a letter, of which the rest will come
-                yield now[len(shown) :]
-                shown = now
-            yield self._predictor.tokenizer.decode(ids)[len(shown) :]
+            tokens = self._session.stream(self._encoder.prompt(self.messages), **sampling)
+            yield from whole_letters(tokens, ids, decode)
         finally:
-            answer = self._predictor.tokenizer.decode(ids)
-            self.messages.append({"role": "assistant", "content": answer})
+            self.messages.append({"role": "assistant", "content": decode(ids)})
+
+
+def whole_letters(
+    tokens: Iterable[int], ids: list[int], decode: Callable[[list[int]], str]
+) -> Iterator[str]:
+    """Yields a text piece by piece while its tokens come.
+
+    Args:
+        tokens: They.
+        ids: Is filled with those that have come.
+        decode: Returns the text of tokens.
+    """
+    shown = ""
+    for token in tokens:
+        ids.append(token)
+        now = decode(ids)
+        if now.endswith("\ufffd"):
+            continue  # half a letter, of which the rest will come
+        yield now[len(shown) :]
+        shown = now
+    yield decode(ids)[len(shown) :]

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,37 +178,14 @@ class Tagger(TextPredictor):
     ) -> tuple[list[dict[str, Any]], list[data.BadExample]]:
         """Answers for each text: its entities, with their place in characters."""
         found = predict_tags(self.model, self.pipeline(examples), progress=progress)
-        names = self.task["tags"]
-        plain = is_plain(names)
         columns = (examples.column(name) for name in ("text", "starts", "ends"))
         answers = []
         for name, (tags, sure), text, starts, ends in zip(
             examples.ids, found, *columns, strict=True
         ):
-            spans = character_spans([names[tag] for tag in tags], starts, ends, plain=plain)
-            inside = [
-                [p for p, start in zip(sure, starts, strict=True) if first <= start < last]
-                for first, last, _ in spans
-            ]
-            entities = [
-                {
-                    "type": kind,
-                    "text": text[start:end],
-                    "start": start,
-                    "end": end,
-                    "probability": float(np.prod(shares)),
-                }
-                for (start, end, kind), shares in zip(spans, inside, strict=True)
-            ]
-            answers.append(
-                {
-                    "id": name,
-                    "prediction": " | ".join(f"{e['type']}: {e['text']}" for e in entities),
-                    "probability": float(np.prod(sure, dtype=np.float64)),
-                    "text": text,
-                    "entities": entities,
-                }
-            )
+            tags = [self.task["tags"][tag] for tag in tags]
+            words = {"tags": tags, "starts": starts, "ends": ends, "probabilities": sure}
+            answers.append({"id": name} | entity_answer(text, words, self.task["tags"]))
         return answers, []
 
     def load(self, given: str, **options: Any) -> data.Splits:
@@ -296,6 +273,39 @@ class AnswerFinder(TextPredictor):
             self.model, self.pipeline(source), source, progress=progress, **self.decoding
         )
         return metrics, order(rows)
+
+
+def entity_answer(
+    text: str, words: Mapping[str, Sequence], tag_names: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the entities of a text, and how sure the model is of all its tags at once.
+
+    Args:
+        text: It.
+        words: Their `tags`, `starts`, `ends`, and the `probabilities` of the tags.
+        tag_names: All tags that there are.
+    """
+    starts, ends, sure = (words[name] for name in ("starts", "ends", "probabilities"))
+    entities = []
+    for first, last, kind in character_spans(
+        words["tags"], starts, ends, plain=is_plain(tag_names)
+    ):
+        inside = [p for p, start in zip(sure, starts, strict=True) if first <= start < last]
+        entities.append(
+            {
+                "type": kind,
+                "text": text[first:last],
+                "start": first,
+                "end": last,
+                "probability": float(np.prod(inside)),
+            }
+        )
+    return {
+        "prediction": " | ".join(f"{e['type']}: {e['text']}" for e in entities),
+        "probability": float(np.prod(sure, dtype=np.float64)),
+        "text": text,
+        "entities": entities,
+    }
 
 
 def typed_texts(word: str) -> list[tuple[str, str]]:
