@@ -46,14 +46,14 @@ def _card(text: str) -> bool:
 def _phone(text: str) -> bool:
     """Says whether digits with marks between them may be called: no date, no plain number."""
     digits = sum(c.isdigit() for c in text)
-    if not 7 <= digits <= 15 or _DATE.fullmatch(text.strip()):
+    if not 7 <= digits <= 15 or _NO_PHONE.fullmatch(text.strip()):
         return False
     return text[0] in "+0(" or digits >= 9 or re.search(r"[ \-./]", text) is not None
 
 
-_DATE = re.compile(
+_NO_PHONE = re.compile(
     r"(?:\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4})(?:[ T]\d{1,2})?"
-    r"|\d{4}\s?[-/\u2013]\s?\d{4}|\d{1,3}(?:[ .]\d{3})+"
+    r"|\d{4}\s?[-/\u2013]\s?\d{4}|\d{1,3}(?:[ .]\d{3})+|\d+[.,]\d+"
 )
 # By kind: what looks like it, and what else must be true. The earlier ones win.
 _ADDRESS_BYTES = r"\b(?:\d{1,3}\.){3}\d{1,3}\b"

@@ -79,7 +79,7 @@ function bars(answer) {
     element("ul", { className: "bars" }, ...entries.map((entry, i) => item(entry, i + first)));
   const shown = element("div", {}, list(sorted.slice(0, MOST_BARS), 0));
   if (about.labels === "multi") {
-    shown.prepend(element("p", { textContent: answer.prediction ? `Labels: ${answer.prediction}` : "No label." }));
+    shown.prepend(element("p", { textContent: answer.prediction ? `Labels: ${answer.prediction.split("|").join(", ")}` : "No label." }));
   }
   const rest = sorted.slice(MOST_BARS);
   if (rest.length) {
@@ -227,6 +227,7 @@ function startPictures() {
   const input = element("input", { type: "file", accept: "image/*", id: "file" });
   const drop = element("label", { className: "drop", htmlFor: "file" }, input, "Drop a picture here, or choose one");
   byId("fields").append(drop);
+  byId("send").hidden = true;
   let shown = "";
   let file = null;
   const asBase64 = (of) => new Promise((done) => {
@@ -235,7 +236,6 @@ function startPictures() {
     reader.readAsDataURL(of);
   });
   const predict = () => busily(byId("send"), async () => {
-    if (!file) throw new Error("Choose a picture first.");
     byId("answer").replaceChildren();
     const form = new FormData();
     form.append("file", file);

@@ -258,6 +258,8 @@ def checked_text(text: Any, name: str, settings: Settings) -> str:
     Raises:
         Problem: It is not.
     """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
     if not isinstance(text, str):
         raise Problem(f"{name!r} is a {type(text).__name__} and not a text.")
     if len(text) > settings.max_text:
@@ -268,7 +270,7 @@ def checked_text(text: Any, name: str, settings: Settings) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise Problem(f"{name!r} has half of a letter (a lone surrogate).") from error
+        raise Problem(f"{name!r} is no valid UTF-8.") from error
     return text
 
 

@@ -107,6 +107,7 @@ def listening(host: str, port: int) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind(address)
+            found.listen()  # so that whoever comes early waits
         except OSError:
             found.close()
             raise
