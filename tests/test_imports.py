@@ -75,6 +75,20 @@ def test_every_part_has_its_place():
     assert parts - {"__pycache__"} == set(PLACE)
 
 
+def test_the_server_is_imported_by_its_command_alone():
+    own = {ROOT / "tfsft" / "cli" / "serve.py", *(ROOT / "tfsft" / "export" / "serving").iterdir()}
+    importers = [
+        path
+        for path in (ROOT / "tfsft").rglob("*.py")
+        if any(
+            name.startswith("tfsft.export.serving")
+            for name in imported_names(path, ".".join(path.parent.relative_to(ROOT).parts))
+        )
+    ]
+    assert set(importers) <= own
+    assert ROOT / "tfsft" / "cli" / "serve.py" in importers
+
+
 @pytest.mark.parametrize(
     ("file", "line", "wrong"),
     [

@@ -112,9 +112,3 @@ def test_a_model_that_does_not_load_ends_the_server(run, tmp_path, capsys):
     (tmp_path / "model.keras").write_bytes(b"no model")
     assert main(["serve", str(tmp_path), "--port", "0"]) == 1
     assert "Ready" not in capsys.readouterr().err
-
-
-def test_nothing_else_imports_the_server():
-    code = "import sys, tfsft.cli.predict, tfsft.export; print('fastapi' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -80,7 +80,7 @@ def test_whole_and_streamed_answers_are_the_likeliest(client, likeliest, message
     )
     pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
     assert "".join(piece or "" for piece in pieces) == text
-    assert len([piece for piece in pieces if piece]) > 2
+    assert len([piece for piece in pieces if piece]) > 1
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == choice.finish_reason
     assert chunks[-1].usage == whole.usage

@@ -27,6 +27,7 @@ MOST_REQUESTS = 1024  # under way; beyond it no body is read
 OPEN_PATHS = frozenset(
     {"/", "/page.css", "/page.js", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
 )
+HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -84,14 +85,14 @@ class Guard:
         if self._under_way > MOST_REQUESTS:
             raise Busy("Too many requests are under way.")
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname if _is_sane(host) else None
+        name = _host_of(f"//{host}") if HOST.fullmatch(host) else None
         if not name or not self._settings.knows_host(name):
             raise Refused(
                 f"This server is not known as {host[:100]!r}. Use its address, or let it be "
                 "started with --allowed-host and this name."
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             raise Refused("A page of another site asked.")
         if self._settings.token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, given = headers.get("authorization", "").partition(" ")
@@ -183,5 +184,8 @@ def _as_json(scope: dict[str, Any]) -> dict[str, Any]:
     return scope | {"headers": [*kept, (b"content-type", b"application/json")]}
 
 
-def _is_sane(host: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9._:\[\]%-]{1,255}", host) is not None
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # half of an address in brackets
+        return None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tfsft.export.serving.problems import Problem
 from tfsft.export.serving.service import Service
 
+LEAST_TEMPERATURE = 0.01  # below it the likeliest words are taken
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
@@ -197,8 +198,8 @@ def _sampling(request: ChatRequest) -> dict[str, Any]:
     sampling: dict[str, Any] = {}
     if request.repetition_penalty not in (None, 1):
         sampling["repetition_penalty"] = request.repetition_penalty
-    if request.temperature:
-        sampling |= {"temperature": max(request.temperature, 0.01)}
+    if (request.temperature or 0) >= LEAST_TEMPERATURE:
+        sampling |= {"temperature": request.temperature}
         sampling |= {"top_p": request.top_p or 1.0, "top_k": request.top_k or 0}
         seed = secrets.randbits(31) if request.seed is None else request.seed % 2**31
         sampling["seed"] = seed

@@ -1,0 +1,252 @@
+"""The page in a real Chromium: every path clicked, by keyboard alone, narrow, without errors.
+
+Needs `pip install playwright` and Debian's chromium (`apt install chromium`); skipped without.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from text_runs import TASKS
+
+from tfsft.models import load_tokenizer  # noqa: F401  (imports TensorFlow before the servers do)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+]
+EVIL = "😀 <img src=x onerror=alert(1)> fox & <b>dog</b>, mail ada@b.de"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        found = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that must say nothing in the console, and ask nobody but its server."""
+    context = browser.new_context(viewport={"width": 320, "height": 640})
+    made = context.new_page()
+    made.set_default_timeout(20_000)
+    said, asked = [], []
+    made.on("console", lambda message: said.append(message.text))
+    made.on("pageerror", lambda error: said.append(str(error)))
+    made.on("dialog", lambda dialog: said.append(dialog.message))
+    made.on("request", lambda request: asked.append(request.url))
+    made.expected = []
+    yield made
+    assert [text for text in said if not any(e in text for e in made.expected)] == []
+    hosts = {url.split("/")[2] for url in asked if url.startswith("http")}
+    assert len(hosts) == 1
+    assert made.evaluate("document.documentElement.scrollWidth") <= 320
+    assert made.evaluate("document.querySelector('main img[src=x], main b') === null")
+    context.close()
+
+
+@pytest.fixture
+def opened(page, serving, tmp_path_factory):
+    """Opens the page of a run; returns a reader of the last row of feedback."""
+
+    def open_page(name, **settings):
+        path = tmp_path_factory.mktemp(name) / "feedback.jsonl"
+        running = serving(name, feedback=path, **settings)
+        page.goto(running.url)
+        page.wait_for_selector("#ask:not([hidden])")
+        return lambda: json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+
+    return open_page
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def test_a_text_by_keyboard_alone(page, opened):
+    row = opened("texts")
+    page.keyboard.type(EVIL)  # the field has the focus from the start
+    press(page, "Tab", "Enter")
+    page.wait_for_selector(".bars")
+    shares = [float(x.removesuffix("%")) for x in page.locator(".share").all_inner_texts()]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.fill')]"
+        ".map((e) => (100 * e.offsetWidth) / e.parentElement.offsetWidth)"
+    )
+    np.testing.assert_allclose(widths, shares, atol=0.5)
+    first = page.locator(".bars li.first span").first.inner_text()
+    press(page, "Tab", "Enter")  # Right
+    page.wait_for_selector(".thanks")
+    assert row() == {"text": EVIL.replace("ada@b.de", "[e-mail]"), "label": first}
+
+    page.locator("#send").focus()
+    press(page, "Enter")
+    page.wait_for_selector(".feedback button")
+    press(page, "Tab", "Tab", "Enter")  # Not right: the labels get the focus
+    page.keyboard.type("weather")
+    press(page, "Tab", "Enter")
+    page.wait_for_selector(".thanks")
+    assert row()["label"] == "weather"
+
+
+def test_several_labels_and_numbers(page, opened):
+    row = opened("pairs")
+    page.fill("#input-text", "the fox")
+    page.fill("#input-pair", "the dog")
+    page.click("#send")
+    page.click("text=Not right")
+    for name in TASKS["pairs"]["class_names"]:
+        page.get_by_role("checkbox", name=name).set_checked(name != "weather")
+    page.click("text=Save")
+    page.wait_for_selector(".thanks")
+    assert row() == {"text": "the fox", "pair": "the dog", "label": ["天气", "طقس"]}
+    row = opened("numbers")
+    page.fill("#input-text", "the fox")
+    page.click("#send")
+    assert float(page.inner_text(".number"))
+    page.click("text=Not right")
+    page.fill("input[type=number]", "12.5")
+    page.click("text=Save")
+    page.wait_for_selector(".thanks")
+    assert row()["label"] == 12.5
+
+
+def test_tagged_spans(page, opened, serving):
+    row = opened("tags")
+    page.fill("#input-text", EVIL)
+    page.click("#send")
+    page.wait_for_selector(".feedback")
+    shown = page.locator("#answer p.text")
+    said = "".join(
+        shown.evaluate("e => [...e.childNodes].map((n) => n.firstChild?.data ?? n.data ?? '')")
+    )
+    assert said == EVIL
+    marks = page.locator("mark").count()
+    page.click("text=Not right")
+    assert page.locator(".feedback [type=checkbox]").count() == marks
+    for box in page.locator(".feedback [type=checkbox]").all():
+        box.uncheck()
+    page.fill("[aria-label='Words that were missed']", "fox")
+    page.select_option("[aria-label='What they are']", "PER")
+    page.click("text=Save")
+    page.wait_for_selector(".thanks")
+    assert row()["text"] == EVIL.replace("ada@b.de", "[e-mail]")
+    start = row()["text"].index("fox")
+    assert row()["spans"] == [{"start": start, "end": start + 3, "label": "PER"}]
+
+
+def test_an_answer_in_its_context(page, opened):
+    row = opened("questions")
+    context = "😀 The train from Ankara was late again; Ada did not mind."
+    page.keyboard.type("Who was late?")
+    press(page, "Tab")
+    page.keyboard.type(context)
+    press(page, "Tab", "Enter")
+    page.wait_for_selector(".feedback")
+    said = page.inner_text(".number")
+    if said != "No answer":
+        assert page.inner_text("mark") == said
+    page.click("text=Not right")
+    page.fill(".feedback textarea", "Ada")
+    page.click("text=Save")
+    page.wait_for_selector(".thanks")
+    assert row()["answers"] == {"text": ["Ada"], "answer_start": [context.index("Ada")]}
+    page.click("#send")
+    page.click("text=Not right")
+    page.fill(".feedback textarea", "not in there")
+    page.expected = ["400 (Bad Request)"]
+    page.click("text=Save")
+    page.wait_for_selector("#message:not(:empty)")
+    assert page.inner_text("#message") == "The answer is a piece of the context."
+
+
+def test_a_picture_chosen_and_dropped(page, opened, tmp_path):
+    row = opened("pictures")
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (30, 1500, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("hello")
+    assert page.evaluate("document.activeElement.id") == "file"
+    page.set_input_files("#file", tmp_path / "a.png")
+    page.wait_for_selector(".bars")
+    assert page.evaluate("document.querySelector('.picture img').naturalWidth") == 1500
+    page.click("text=👍 Right")
+    page.wait_for_selector(".thanks")
+    assert row()["image"].startswith("feedback-pictures/")
+    dropped = page.evaluate_handle(
+        """async (bytes) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "c.png", {type: "image/png"}));
+          return data;
+        }""",
+        list((tmp_path / "a.png").read_bytes()),
+    )
+    page.dispatch_event(".drop", "drop", {"dataTransfer": dropped})
+    page.wait_for_selector("img[alt='c.png']")
+    page.expected = ["400 (Bad Request)"]
+    page.set_input_files("#file", tmp_path / "b.png")
+    page.wait_for_selector("#message:not(:empty)")
+    assert "it seems to be text" in page.inner_text("#message")
+
+
+def test_a_conversation(page, opened, serving):
+    row = opened("chat", max_new_tokens=24)
+    page.keyboard.type("Hello <b>there</b>")
+    press(page, "Shift+Enter")
+    page.keyboard.type("mail ada@b.de")
+    press(page, "Enter")
+    page.wait_for_selector(".said.assistant .feedback")
+    assert page.inner_text(".said.user") == "Hello <b>there</b>\nmail ada@b.de"
+    first = page.locator(".said.assistant > div").first.inner_text()
+    assert first
+    page.keyboard.type("And now?")
+    press(page, "Enter")
+    page.wait_for_selector(".said.assistant >> nth=1")
+    page.locator(".said.assistant .feedback").nth(1).wait_for()
+    last = page.locator(".said.assistant").nth(1)
+    last.get_by_text("Not right").click()
+    last.locator("textarea").fill("A better one.")
+    last.get_by_text("Save").click()
+    page.wait_for_selector(".thanks")
+    messages = row()["messages"]
+    assert [m["role"] for m in messages] == ["user", "assistant"] * 2
+    assert "[e-mail]" in messages[0]["content"]
+    assert messages[-1]["content"] == "A better one."
+    page.click("text=New conversation")
+    assert page.locator(".said").count() == 0
+    assert page.evaluate("document.activeElement.id") == "input-chat"
+
+
+def test_a_server_with_a_token(page, serving):
+    running = serving("texts", token="secret")
+    page.expected = ["401 (Unauthorized)"]
+    page.goto(running.url)
+    page.wait_for_selector("#login:not([hidden])")
+    page.keyboard.type("wrong")
+    press(page, "Enter")
+    page.wait_for_selector("#message:not(:empty)")
+    assert page.inner_text("#message") == "This is not the token."
+    page.fill("#token", "secret")
+    press(page, "Enter")
+    page.wait_for_selector("#ask:not([hidden])")
+    page.fill("#input-text", "the fox")
+    page.click("#send")
+    page.wait_for_selector(".bars")
+    assert page.locator(".feedback").count() == 0  # it takes none
+
+
+def test_what_can_be_asked(page, opened):
+    opened("texts")
+    page.click("text=For programs")
+    page.wait_for_selector("h2")
+    assert "POST /predict" in page.locator("h2").all_inner_texts()
+    page.click("text=Try it")
+    page.wait_for_selector("#ask:not([hidden])")
