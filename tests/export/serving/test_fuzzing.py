@@ -82,9 +82,9 @@ def body_of(value, draw):
     body = bytearray(
         json.dumps(value, ensure_ascii=draw.random() < 0.8).encode("utf-8", "surrogatepass")
     )
-    if draw.random() < 0.2 and body:
+    if draw.random() < 0.2:
         for _ in range(draw.randrange(1, 4)):
-            place = draw.randrange(len(body))
+            place = draw.randrange(len(body) + 1)
             body[place : place + draw.randrange(3)] = bytes(
                 draw.randrange(256) for _ in range(draw.randrange(3))
             )

@@ -98,7 +98,7 @@ def test_a_text_by_keyboard_alone(page, opened):
     assert row()["label"] == "weather"
 
 
-def test_several_labels_and_numbers(page, opened):
+def test_several_labels(page, opened):
     row = opened("pairs")
     page.fill("#input-text", "the fox")
     page.fill("#input-pair", "the dog")
@@ -109,6 +109,9 @@ def test_several_labels_and_numbers(page, opened):
     page.click("text=Save")
     page.wait_for_selector(".thanks")
     assert row() == {"text": "the fox", "pair": "the dog", "label": ["天气", "طقس"]}
+
+
+def test_numbers(page, opened):
     row = opened("numbers")
     page.fill("#input-text", "the fox")
     page.click("#send")

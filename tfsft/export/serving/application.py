@@ -133,7 +133,8 @@ def _docs(schema: Mapping[str, Any]) -> str:
                 parts.append(f"<details><summary>Body</summary><pre>{escape(text)}</pre></details>")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>tfsft serve</title>'
-        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="page.css">'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        '<link rel="stylesheet" href="page.css">'
         '<main><h1>What can be asked</h1><p>For programs: <a href="openapi.json">openapi.json</a>. '
         '<a href="./">Try it</a>.</p>' + "".join(parts) + "</main></html>"
     )

@@ -94,7 +94,7 @@ class Service:
         self.check_ready()
         if len(examples) > self.settings.queue:
             raise TooLarge(f"{len(examples):,} examples; at most {self.settings.queue} at once.")
-        rows = [await self.prepared(self.model.prepare, example) for example in examples]
+        rows = await self.prepared(lambda: [self.model.prepare(example) for example in examples])
         return rows, await self.answered(rows)
 
     async def prepared(self, prepare: Any, *given: Any) -> Any:
