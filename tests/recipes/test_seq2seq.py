@@ -6,6 +6,8 @@ import json
 import keras
 import numpy as np
 import pytest
+import requests
+from running_server import Running
 from seq2seq_families import WORDS, hugging_face_bart, tiny_bart, tiny_t5
 
 from tfsft import data, models, training
@@ -251,6 +253,24 @@ def test_the_commands_answer_and_score(run, pairs, tfsft, tmp_path):
     assert json.loads(done.stdout)["answers"] == 90
     done = tfsft("chat", run)
     assert "is about 'text_generation'" in done.stderr
+
+
+def test_a_server_gives_the_same_answers(run):
+    texts = ["ada bob ada", "jo cleo jo"]
+    predictor = load_predictor(run)
+    expected = [answer["prediction"] for answer in predictor.answer(predictor.read(texts))[0]]
+    assert len(set(expected)) == 2
+    running = Running(run).wait()
+    try:
+        rows = [{"text": text} for text in texts]
+        found = requests.post(f"{running.url}/predict", json=rows, timeout=60).json()["answers"]
+        assert found == [{"prediction": text} for text in expected]
+        body = {"instances": texts}
+        found = requests.post(f"{running.url}/v1/models/model:predict", json=body, timeout=60)
+        assert found.json() == {"predictions": expected}
+        assert requests.get(f"{running.url}/v1/models", timeout=60).status_code == 404
+    finally:
+        running.stop()
 
 
 def test_columns_are_found_by_name_or_named(bart, tmp_path):

@@ -13,6 +13,8 @@ import requests
 from PIL import Image
 from running_server import Running
 
+from tfsft.errors import UsageError
+from tfsft.export.serving import Settings
 from tfsft.export.serving.monitoring import LOG
 
 PREDICT = "/v1/models/model:predict"
@@ -149,6 +151,15 @@ def test_only_this_machine_by_its_own_name(running):
     )
     assert answer.status_code == 403
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_names_of_a_server_that_others_reach():
+    settings = Settings(name="m", host="0.0.0.0", token="x", allowed_hosts=("Box.example",))
+    for name in ("10.0.0.7", "2001:db8::1", "box.example", "localhost", socket.gethostname()):
+        assert settings.knows_host(name), name
+    assert not settings.knows_host("evil.example")
+    with pytest.raises(UsageError, match="there is no token"):
+        Settings(name="m", host="::")
 
 
 def test_a_token_is_asked_for_everywhere_but_where_nothing_is_said(running, monkeypatch):

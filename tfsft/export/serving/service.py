@@ -67,6 +67,7 @@ class Service:
         """Finishes what is under way."""
         if self.ready:
             self.ready = False
+            self.counts.ready.set(0)
             await self._batcher.close()
         for pool in (self._readers, self._worker):
             await asyncio.to_thread(pool.shutdown)

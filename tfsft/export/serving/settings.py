@@ -1,5 +1,6 @@
 """What a server may be told, and the limits that keep it alive."""
 
+import functools
 import ipaddress
 import os
 import socket
@@ -73,7 +74,13 @@ class Settings:
             return True
         if is_loopback(self.host):
             return False
-        return is_address(name) or name in {socket.gethostname().lower(), socket.getfqdn().lower()}
+        return is_address(name) or name in own_names()
+
+
+@functools.cache
+def own_names() -> frozenset[str]:
+    """Returns the names of this machine; it may take a while to find them."""
+    return frozenset({socket.gethostname().lower(), socket.getfqdn().lower()})
 
 
 def is_loopback(host: str) -> bool:
