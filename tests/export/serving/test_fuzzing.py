@@ -7,6 +7,7 @@ The half that schemathesis makes from the OpenAPI page is left out where it is n
 import base64
 import copy
 import importlib.util
+import io
 import json
 import os
 import random
@@ -16,13 +17,16 @@ import sys
 import psutil
 import pytest
 import requests
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 REQUESTS = int(os.environ.get("TFSFT_FUZZ", "10000"))
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 TENSOR = {"name": "texts", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]}
-PICTURE = {"b64": base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()}
+FILE = io.BytesIO()
+Image.new("RGB", (3, 2), "red").save(FILE, "PNG")
+PICTURE = {"b64": base64.b64encode(FILE.getvalue()).decode()}
 PIXELS = {"name": "pictures", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [1, 2, 3]}
 SHORT = {"model": "model", "messages": HELLO, "max_tokens": 2}
 SPAN = {"start": 0, "end": 1, "label": "x"}
