@@ -54,7 +54,7 @@ def main() -> None:
         script = Path(folder) / "load.lua"
         bodies = ", ".join(f"[[{json.dumps({'text': text})}]]" for text in texts())
         script.write_text(LUA % bodies)
-        print("server    clients  requests/s     50%     90%     99%  not answered")
+        print("server    clients  requests/s       50%       90%       99%  not answered")
         tfsft = [sys.executable, "-m", "tfsft", "serve", str(run), "--queue", "1024"]
         for name, command in {
             "naive": [sys.executable, __file__, "--run", str(run), "--naive"],
@@ -92,20 +92,24 @@ def load(script: Path, port: int, clients: int, seconds: int) -> str:
 def report(name: str, clients: int, said: str) -> None:
     """Prints a row of the table."""
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
-    times = [re.search(rf"{share}%\s+(\S+)", said)[1] for share in (50, 90, 99)]
+    times = [re.search(rf"(?m)^\s+{share}%\s+(\S+)", said)[1] for share in (50, 90, 99)]
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    cells = "".join(f"{cell:>8}" for cell in times)
+    cells = "".join(f"{cell:>10}" for cell in times)
     print(f"{name:<9} {clients:>7}  {rate:>10.1f}{cells}  {bad[1] if bad else 0:>12}", flush=True)
 
 
 def wait(port: int, server: subprocess.Popen) -> None:
     """Waits until a server answers."""
-    body = json.dumps({"text": "hello"}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/predict",
+        json.dumps({"text": "hello"}).encode(),
+        {"Content-Type": "application/json"},
+    )
     for _ in range(600):
         if server.poll() is not None:
             raise SystemExit(f"The server ended with {server.returncode}.")
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/predict", body, timeout=60).close()
+            urllib.request.urlopen(request, timeout=60).close()
             return
         except OSError:
             time.sleep(0.2)

@@ -10,7 +10,7 @@ from PIL import Image
 from text_runs import TEXTS
 
 from tfsft.export import load_predictor
-from tfsft.models import load_tokenizer  # noqa: F401  (imports TensorFlow before the servers do)
+from tfsft.export.serving.served_model import alike
 
 INPUTS = {  # by run: what programs call the inputs, and what people do
     "texts": (["texts"], ["text"]),
@@ -125,6 +125,12 @@ def check_against_plain(name, rows, answers):
             assert np.prod(row["probabilities"]) == pytest.approx(answer["probability"], abs=1e-5)
         else:
             assert row["probabilities"] == list(answer["probabilities"].values())
+
+
+def test_examples_of_alike_sizes_go_together():
+    assert alike([]) == []
+    assert alike([0, 0, 0]) == [[0, 1, 2]]
+    assert alike([300, 10, 2000, 50, 20, 2500, 90]) == [[1, 4, 3], [6], [0], [2, 5]]
 
 
 def test_metadata_as_tensorflow_serving_writes_it(serving):
