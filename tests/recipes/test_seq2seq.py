@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -255,7 +256,15 @@ def test_the_commands_answer_and_score(run, pairs, tfsft, tmp_path):
     assert "is about 'text_generation'" in done.stderr
 
 
-def test_a_server_gives_the_same_answers(run):
+def test_a_server_gives_the_same_answers(run, tmp_path):
+    """Of random weights, as those of the run have learned to say nothing."""
+    shutil.copytree(run, tmp_path / "run")
+    run = tmp_path / "run"
+    keras.utils.set_random_seed(0)
+    model = keras.saving.load_model(run / "model.keras")
+    for weight in model.weights:
+        weight.assign(weight + keras.random.normal(weight.shape, stddev=0.3))
+    model.save(run / "model.keras")
     texts = ["ada bob ada", "jo cleo jo"]
     predictor = load_predictor(run)
     expected = [answer["prediction"] for answer in predictor.answer(predictor.read(texts))[0]]

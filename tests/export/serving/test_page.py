@@ -5,6 +5,7 @@ Needs `pip install playwright` and Debian's chromium (`apt install chromium`); s
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -201,7 +202,7 @@ def test_a_picture_chosen_and_dropped(page, opened, tmp_path):
 
 
 def test_a_conversation(page, opened, serving):
-    row = opened("chat", max_new_tokens=24)
+    row = opened("chat", max_new_tokens=16)
     page.keyboard.type("Hello <b>there</b>")
     press(page, "Shift+Enter")
     page.keyboard.type("mail ada@b.de")
@@ -226,6 +227,39 @@ def test_a_conversation(page, opened, serving):
     page.click("text=New conversation")
     assert page.locator(".said").count() == 0
     assert page.evaluate("document.activeElement.id") == "input-chat"
+
+
+def test_an_answer_is_stopped_and_the_conversation_goes_on(page, opened, serving, monkeypatch):
+    running = serving("chat", max_new_tokens=24)
+    talk = running.service.model.talk
+
+    def slowly(pieces):
+        for piece in pieces:
+            time.sleep(0.5)
+            yield piece
+
+    def slow_talk(*given, **sampling):
+        found = talk(*given, **sampling)
+        found.pieces = slowly(found.pieces)
+        return found
+
+    monkeypatch.setattr(running.service.model, "talk", slow_talk)
+    page.goto(running.url)
+    page.wait_for_selector("#ask:not([hidden])")
+    page.keyboard.type("Hello")
+    press(page, "Enter")
+    page.wait_for_function("document.querySelector('.said.assistant div')?.textContent")
+    page.click("text=Stop")
+    page.wait_for_selector("text=New conversation")
+    assert page.inner_text("#message") == ""
+    until = time.monotonic() + 20
+    while running.service._streams:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    monkeypatch.undo()
+    page.keyboard.type("And now?")
+    press(page, "Enter")
+    page.wait_for_function("document.querySelectorAll('.said.assistant')[1]?.textContent")
 
 
 def test_a_server_with_a_token(page, serving):
