@@ -176,7 +176,7 @@ def test_requests_made_from_the_openapi_page(serving, name, tmp_path):
     options += ["--max-examples", str(REQUESTS // 40), "--url", running.url]
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(tmp_path / "openapi.json"), *options],
-        capture_output=True, text=True,
+        cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     print(done.stdout[-1500:])
     assert done.returncode == 0, done.stdout + done.stderr
