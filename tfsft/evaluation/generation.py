@@ -85,11 +85,11 @@ def bootstrap_chrf(
         samples: How often examples are drawn.
         seed: Of what is drawn.
     """
-    counts = [_chrf_counts(references, texts) for texts in (answers, before) if texts is not None]
+    counts = [chrf_counts(references, texts) for texts in (answers, before) if texts is not None]
     draws = np.random.default_rng(seed).multinomial(
         len(references), np.full(len(references), 1 / len(references)), samples
     )
-    values = [_chrf_of(draws @ count) for count in counts]
+    values = [chrf_of(draws @ count) for count in counts]
     difference = values[0] - values[1] if before is not None else values[0]
     low, high = np.quantile(difference, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
@@ -145,7 +145,7 @@ class _Letters:
         return [letter for letter in text if letter.isalnum()]
 
 
-def _chrf_counts(references: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+def chrf_counts(references: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     """Returns what sacrebleu counts in each example, `[n, 3 x orders]`."""
     from sacrebleu.metrics import CHRF
 
@@ -157,7 +157,7 @@ def _chrf_counts(references: Sequence[str], answers: Sequence[str]) -> np.ndarra
     return np.array(found, np.int64)
 
 
-def _chrf_of(counts: np.ndarray) -> np.ndarray:
+def chrf_of(counts: np.ndarray) -> np.ndarray:
     """Returns chrF from summed counts `[samples, 3 x orders]`."""
     from sacrebleu.metrics import CHRF
 

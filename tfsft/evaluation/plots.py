@@ -14,6 +14,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib
@@ -77,10 +78,15 @@ class Plot(Figure):
         self.numbers = numbers or {}
 
 
+def style() -> AbstractContextManager[None]:
+    """Figures that are made within have the style."""
+    return matplotlib.rc_context(STYLE)
+
+
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @functools.wraps(draw)
     def styled(*args: Any, **kwargs: Any) -> Figure:
-        with matplotlib.rc_context(STYLE):
+        with style():
             return draw(*args, **kwargs)
 
     return styled
@@ -194,7 +200,7 @@ def learning_curves(
             (metric, "training", ORANGE, "--"),
             (f"val_{metric}", "validation", BLUE, "-"),
         ):
-            values = np.array([_number(row.get(column)) for row in history])
+            values = np.array([number_or_nan(row.get(column)) for row in history])
             if np.isfinite(values).any():
                 axes.plot(epochs, values, style, color=colour, label=label, marker="o", ms=3)
         axes.set_title(metric.replace("_", " "), pad=18 if len(starts) > 1 else None)
@@ -582,7 +588,8 @@ def _shared(names: Sequence[str]) -> int:
     return next((i for i, letters in columns if len(set(letters)) > 1), min(map(len, names)))
 
 
-def _number(value: Any) -> float:
+def number_or_nan(value: Any) -> float:
+    """Returns a finite number, or NaN for whatever else a cell may hold."""
     try:
         value = float(value)
     except (TypeError, ValueError):

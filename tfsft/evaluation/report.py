@@ -1,12 +1,10 @@
 """report.html: what a run learned, in one file that needs nothing else and anybody can read."""
 
 import base64
-import csv
 import json
 import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,13 @@ import numpy as np
 from tfsft.errors import UsageError
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.evaluation.finished_run import read_history
 from tfsft.evaluation.metrics import wilson_interval
+from tfsft.evaluation.pages import render
 from tfsft.evaluation.passages import passages
 from tfsft.evaluation.predictions import Prediction, read_predictions
 from tfsft.evaluation.samples import read_samples
-from tfsft.evaluation.wording import duration, number, percent, plain
+from tfsft.evaluation.wording import number, percent
 
 WORST_SHOWN = 24  # thumbnails of more rows of predictions.csv are not looked at
 PAIRS_SHOWN = 8
@@ -151,24 +151,10 @@ def write_report(
     Raises:
         UsageError: The folder is not one of a finished run.
     """
-    # Jinja stays out of the way of those who want metrics only.
-    import jinja2
-
     run_dir = Path(run_dir)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": percent,
-        "number": number,
-        "duration": duration,
-        "count": lambda value: f"{value:,}",
-        "plain": plain,
-        "short": lambda name: plots.shorten(name, 80),
-        "brief": lambda answer: plots.shorten(answer, 200),
-    }
-    source = resources.files("tfsft.evaluation").joinpath("report.html").read_text("utf-8")
-    page = environment.from_string(source).render(_context(run_dir, thumbnails or {}, notes))
+    context = _context(run_dir, thumbnails or {}, notes)
     path = run_dir / "report.html"
-    atomic_write(path, page)
+    atomic_write(path, render("report.html", context))
     return path
 
 
@@ -183,7 +169,7 @@ def _context(
     split = next((name for name in ("test", "validation") if metrics.get(name)), None)
     scores = metrics.get(split) or {}
     rows = _read_rows(run_dir / "predictions.csv", read_predictions)
-    history = _read_rows(run_dir / "history.csv", _read_history)
+    history = _read_rows(run_dir / "history.csv", read_history)
     singular, plural = NOUNS.get(str(task.get("task", "")).split("_")[0], ("example", "examples"))
 
     context = {
@@ -197,7 +183,7 @@ def _context(
         "scores": scores,
         "class_names": task.get("class_names") or [],
         "tiles": [
-            (*_explained(key, kind), _figure_text(key, scores[key]))
+            (*explained(key, kind), figure_text(key, scores[key]))
             for key in TILES[kind]
             if key in scores
         ],
@@ -255,7 +241,7 @@ def _accuracy(scores: Mapping[str, Any], kind: str, examples: int) -> dict[str, 
         context["pairs"] = pairs[:PAIRS_SHOWN]
         if len(per_class) > 1:
             figure = plots.confusion_matrix(matrix, [row["class"] for row in per_class])
-            context["matrix"] = _svg(figure, "Confusion matrix")
+            context["matrix"] = svg(figure, "Confusion matrix")
             context["matrix_shown"] = min(len(per_class), plots.MOST_CLASSES)
     else:
         context["slips"] = _slips(per_class)
@@ -379,7 +365,7 @@ def _confidence(rows: Sequence[Prediction]) -> dict[str, Any]:
         "rightness": float(correct.mean()),
         "verdict": verdict,
         "thresholds": thresholds,
-        "reliability": _svg(plots.reliability_diagram(sure, correct), "Reliability diagram"),
+        "reliability": svg(plots.reliability_diagram(sure, correct), "Reliability diagram"),
     }
 
 
@@ -400,7 +386,7 @@ def _regression(rows: Sequence[Prediction]) -> dict[str, Any]:
             for words, share in (("half", 0.5), ("9 of 10", 0.9), ("99 of 100", 0.99))
             if share < 1 - 1 / len(errors)
         ],
-        "scatter": _svg(figure, "Predicted against true"),
+        "scatter": svg(figure, "Predicted against true"),
     }
 
 
@@ -501,7 +487,7 @@ def _curves(history: Sequence[Mapping[str, str]]) -> list[Any]:
     known = [name for name in ("accuracy", "f1", "exact", "mae", "loss") if name in columns]
     others = [name for name in columns if f"val_{name}" in columns and name not in known]
     return [
-        _svg(plots.learning_curves(history, [name]), f"Learning curve: {name}")
+        svg(plots.learning_curves(history, [name]), f"Learning curve: {name}")
         for name in (known + others)[:4]
     ]
 
@@ -511,14 +497,15 @@ def _all_figures(metrics: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return {
         "splits": splits,
         "rows": [
-            (*_explained(key, kind), [_figure_text(key, metrics[name].get(key)) for name in splits])
+            (*explained(key, kind), [figure_text(key, metrics[name].get(key)) for name in splits])
             for key in EXPLAINED
             if any(key in metrics[name] for name in splits)
         ],
     }
 
 
-def _explained(key: str, kind: str) -> tuple[str, str]:
+def explained(key: str, kind: str) -> tuple[str, str]:
+    """Returns the name of a figure, and what it means in one line."""
     return EXPLAINED_BY_KIND.get((key, kind)) or EXPLAINED[key]
 
 
@@ -569,11 +556,12 @@ def _tokens(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "max_length": first.get("max_length"),
         "longest": max(facts.get("longest") or 0 for facts in splits.values()),
         "unknown": unknown,
-        "lengths": _svg(plots.length_histogram(drawn), "Lengths in tokens") if drawn else None,
+        "lengths": svg(plots.length_histogram(drawn), "Lengths in tokens") if drawn else None,
     }
 
 
-def _figure_text(key: str, value: float | None) -> str:
+def figure_text(key: str, value: float | None) -> str:
+    """Returns a figure as a person writes it."""
     if value is None:
         return "–"
     return percent(value) if key in SHARES else number(value)
@@ -606,7 +594,8 @@ def _commands(run_dir: Path, task: Mapping[str, Any], one: str) -> list[tuple[st
     ]
 
 
-def _svg(figure: Any, label: str) -> Any:
+def svg(figure: Any, label: str) -> Any:
+    """Returns a figure as a page takes it, with what is read out for those who cannot see it."""
     from markupsafe import Markup
 
     return Markup(plots.to_svg(figure, label))
@@ -644,11 +633,6 @@ def _read_json(run_dir: Path, name: str) -> dict[str, Any]:
 
 def _read_rows(path: Path, read: Any) -> list[Any]:
     return read(path) if path.exists() else []
-
-
-def _read_history(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _finite(value: Any) -> float | None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from tfsft import data, models
 from tfsft.errors import UsageError
+from tfsft.evaluation.finished_run import read_task
 from tfsft.export.chat_predictor import ChatPredictor
 from tfsft.export.exported import Exported, answers_differently, refuse_existing, written_beside
-from tfsft.export.predictor import read_task
 
 TOLERANCE = 1e-5
 PROMPTS = (

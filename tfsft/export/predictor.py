@@ -2,7 +2,7 @@
 recipe.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import numpy as np
 
 from tfsft import data, models
 from tfsft.errors import UsageError
+from tfsft.evaluation.finished_run import read_task
 from tfsft.evaluation.predictions import Prediction
-from tfsft.untrusted import is_plain_name, read_json
 
 Progress = Callable[[int, int], None] | None
-FORMAT = 1  # of task.json
 
 
 class Predictor:
@@ -159,51 +158,3 @@ def label_answers(
             answer["probabilities"] = dict(zip(class_names, map(float, scores), strict=True))
         answers.append(answer)
     return answers
-
-
-def read_task(run: Path) -> Mapping[str, Any]:
-    """Returns task.json of a finished run.
-
-    Raises:
-        UsageError: The folder is no run, or the run is not finished.
-    """
-    if not (run / "config.json").is_file():
-        raise UsageError(
-            f"{run} is not the folder of a run.",
-            "A folder that `tfsft run` has made; it holds a config.json.",
-            "Check the path.",
-        )
-    if not (run / "model.keras").is_file():
-        raise UsageError(
-            f"The run {run} is not finished: it has no model.keras.",
-            "A run whose training has ended.",
-            "Go on with it: tfsft run RECIPE --resume " + str(run),
-        )
-    path = run / "task.json"
-    task = read_json(path)
-    said = task if isinstance(task, dict) else {}
-    wrong = [name for name, fits in _FIELDS.items() if not fits(said.get(name))]
-    if wrong:
-        raise UsageError(
-            f"{path} has no {wrong[0]} that a run can have.",
-            "Expected what `tfsft run` wrote.",
-            "Copy the whole run folder again.",
-        )
-    if task.get("format", FORMAT) != FORMAT:
-        raise UsageError(
-            f"{path} has format {task['format']}.",
-            f"This version of tfsft reads format {FORMAT}.",
-            "Use the version of tfsft that wrote it; config.json names it under 'versions'.",
-        )
-    return task
-
-
-# What task.json may say: the tokenizer lies in the run folder, pictures are no larger than those of
-# a recipe.
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "task": lambda value: isinstance(value, str),
-    "labels": lambda value: value is None or isinstance(value, str),
-    "class_names": lambda value: value is None or isinstance(value, list),
-    "tokenizer": lambda value: value is None or is_plain_name(value),
-    "image_size": lambda value: value is None or (isinstance(value, int) and 0 < value <= 4096),
-}

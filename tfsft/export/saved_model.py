@@ -8,9 +8,10 @@ import keras
 import tensorflow as tf
 
 from tfsft.errors import UsageError
+from tfsft.evaluation.finished_run import read_task
 from tfsft.export.comparison import compare
 from tfsft.export.exported import Exported, answers_differently, refuse_existing, written_beside
-from tfsft.export.predictor import Predictor, load_predictor, read_task
+from tfsft.export.predictor import Predictor, load_predictor
 from tfsft.export.served import serve_answers, serve_pictures, serve_tags, serve_texts
 
 TOLERANCE = 1e-5
