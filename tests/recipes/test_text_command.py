@@ -47,7 +47,8 @@ def test_the_run_says_what_it_took_and_leaves_its_tokenizer(finished):
     assert "of a batch is padding" in output
     assert {path.name for path in run.iterdir()} == {
         "config.json", "recipe.py", "model.keras", "task.json", "metrics.json", "history.csv",
-        "predictions.csv", "report.html", "tensorboard", "checkpoints", "log.txt", "tokenizer",
+        "predictions.csv", "report.html", "README.md", "tensorboard", "checkpoints", "log.txt",
+        "tokenizer",
     }  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def test_run_folder(whole):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "model.keras", "task.json", "metrics.json", "history.csv",
-        "predictions.csv", "report.html", "tensorboard", "checkpoints", "log.txt",
+        "predictions.csv", "report.html", "README.md", "tensorboard", "checkpoints", "log.txt",
     }  # fmt: skip
     for name in ("config.json", "task.json", "metrics.json"):
         assert json.loads((folder / name).read_text())["format"] == 1

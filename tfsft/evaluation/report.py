@@ -13,6 +13,7 @@ import numpy as np
 from tfsft.errors import UsageError
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.evaluation.card import card
 from tfsft.evaluation.finished_run import read_history
 from tfsft.evaluation.metrics import wilson_interval
 from tfsft.evaluation.pages import render
@@ -136,7 +137,7 @@ def write_report(
     thumbnails: Mapping[str, bytes] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Writes report.html from what else is in the run folder.
+    """Writes report.html, and README.md as a model card, from what else is in the run folder.
 
     The page asks for nothing from outside, runs no script, and follows the light or dark of the
     reader's system.
@@ -155,6 +156,7 @@ def write_report(
     context = _context(run_dir, thumbnails or {}, notes)
     path = run_dir / "report.html"
     atomic_write(path, render("report.html", context))
+    atomic_write(run_dir / "README.md", card(context))
     return path
 
 
