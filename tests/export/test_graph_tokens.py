@@ -76,7 +76,7 @@ def test_words_have_the_encoders_tokens(make_tokenizer, family):
         "starts": [[start for start, _ in row] for row in spans],
         "ends": [[end for _, end in row] for row in spans],
     }
-    expected, words = encoding._encode_words(tokenizer, cells)
+    expected, words = encoding.tokens_of_words(tokenizer, cells)
 
     def pieces(texts):
         found = GraphPieces(tokenizer, texts)

@@ -47,7 +47,8 @@ def test_the_run_says_what_it_took_and_leaves_its_tokenizer(finished):
     assert "of a batch is padding" in output
     assert {path.name for path in run.iterdir()} == {
         "config.json", "recipe.py", "model.keras", "task.json", "metrics.json", "history.csv",
-        "predictions.csv", "report.html", "README.md", "tensorboard", "checkpoints", "log.txt",
+        "predictions.csv", "report.html", "README.md", "suspicious.csv", "tensorboard",
+        "checkpoints", "log.txt",
         "tokenizer",
     }  # fmt: skip
 
@@ -67,6 +68,17 @@ def test_predict(finished, tfsft, tmp_path):
     with open(tmp_path / "answers.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == ["new.csv:2", "new.csv:3"]
+
+
+def test_explain(finished, weather, tfsft):
+    run, _ = finished
+    done = tfsft("explain", run, "the <sun> and the fox", "--worst", "2")
+    assert done.returncode == 0, done.stderr
+    page, *worst = done.stdout.splitlines()
+    assert page.endswith("explanations/01-the-sun-and-the-fox.html")
+    with open(page, encoding="utf-8") as file:
+        assert "&lt;sun" in file.read()
+    assert len(worst) + ("no mistakes" in done.stderr) == 1
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ COMMANDS = {
     "chat": "tfsft.cli.chat",
     "serve": "tfsft.cli.serve",
     "export": "tfsft.cli.export",
+    "explain": "tfsft.cli.explain",
     "compare": "tfsft.cli.compare",
 }
 

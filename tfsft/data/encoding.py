@@ -144,7 +144,7 @@ class TagEncoder:
         `targets` has the tag of the word that a token begins, or `NO_TARGET`; `words` its place in
         the example.
         """
-        pieces, words = _encode_words(self.tokenizer, cells)
+        pieces, words = tokens_of_words(self.tokenizer, cells)
         columns: dict[str, list] = {"token_ids": [], "targets": [], "words": []}
         examples, full_lengths = [], []
         head, tail = len(self.tokenizer.start), len(self.tokenizer.end)
@@ -219,7 +219,7 @@ class QuestionEncoder:
             "starts": [[start for start, _ in spans] for spans in spans_of_words],
             "ends": [[end for _, end in spans] for spans in spans_of_words],
         }
-        pieces, words = _encode_words(tokenizer, contexts)
+        pieces, words = tokens_of_words(tokenizer, contexts)
         columns: dict[str, list] = {"token_ids": [], "words": []}
         rows: dict[str, list] = {
             name: [] for name in ("second", "example", "full_length", "answer_start", "answer_end")
@@ -333,7 +333,7 @@ def most_context(length: int, spans: Sequence[tuple[int, int]]) -> np.ndarray:
     return context.argmax(axis=0)
 
 
-def _encode_words(tokenizer: Tokenizer, cells: Mapping[str, list]) -> tuple[Ragged, Ragged]:
+def tokens_of_words(tokenizer: Tokenizer, cells: Mapping[str, list]) -> tuple[Ragged, Ragged]:
     """Returns the tokens of each example, and for each token the place of its word."""
     words, counts = [], []
     for text, starts, ends in zip(cells["text"], cells["starts"], cells["ends"], strict=True):

@@ -1,5 +1,6 @@
 """What a finished run is used for."""
 
+from tfsft.export.explaining import Explained, explain_run
 from tfsft.export.exported import Exported
 from tfsft.export.image_predictor import ImagePredictor, find_pictures
 from tfsft.export.language_model import export_language_model
@@ -9,11 +10,13 @@ from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier
 
 __all__ = [
     "AnswerFinder",
+    "Explained",
     "Exported",
     "ImagePredictor",
     "Predictor",
     "Tagger",
     "TextClassifier",
+    "explain_run",
     "export_language_model",
     "export_saved_model",
     "find_pictures",

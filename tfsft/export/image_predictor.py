@@ -56,21 +56,11 @@ class ImagePredictor(Predictor):
             An answer for each readable picture in its order, the model's outputs `[n, ...]` for
             these, and the pictures that could not be read.
         """
-        storage = FileStorage(paths)
-        checked = [storage.check(row) for row in range(len(paths))]
-        bad = [
-            data.BadExample(path, reason)
-            for path, (_, reason) in zip(paths, checked, strict=True)
-            if reason
-        ]
-        good = np.array([i for i, (_, reason) in enumerate(checked) if not reason], np.int64)
-        if not len(good):
+        source, bad = self.source(paths)
+        if not len(source):
             return [], np.empty((0, len(self.class_names))), bad
-        names = [paths[i] for i in good]
-        keys = np.array([checked[i][0] for i in good])
-        unknown = np.zeros(len(good), np.int64 if self.class_names else np.float32)
-        source = ImageSource(storage, good, names, unknown, self.class_names, keys)
-        outputs, ok = training.predict(self.model, self._pipeline(source), progress=progress)
+        names = source.ids
+        outputs, ok = training.predict(self.model, self.pipeline(source), progress=progress)
         bad += [
             data.BadExample(name, "its content cannot be decoded")
             for name, good in zip(names, ok, strict=True)
@@ -79,6 +69,21 @@ class ImagePredictor(Predictor):
         names = [name for name, good in zip(names, ok, strict=True) if good]
         outputs = outputs[ok]
         return predictions(names, None, outputs, self.class_names, kind=self.labels), outputs, bad
+
+    def source(self, paths: Sequence[str]) -> tuple[ImageSource, list[data.BadExample]]:
+        """Returns picture files as unlabelled examples, and those that cannot be read."""
+        storage = FileStorage(paths)
+        checked = [storage.check(row) for row in range(len(paths))]
+        bad = [
+            data.BadExample(path, reason)
+            for path, (_, reason) in zip(paths, checked, strict=True)
+            if reason
+        ]
+        good = np.array([i for i, (_, reason) in enumerate(checked) if not reason], np.int64)
+        names = [paths[i] for i in good]
+        keys = np.array([checked[i][0] for i in good])
+        unknown = np.zeros(len(good), np.int64 if self.class_names else np.float32)
+        return ImageSource(storage, good, names, unknown, self.class_names, keys), bad
 
     def load(self, given: str, **options: Any) -> data.Splits:
         """Loads labelled pictures with the run's classes."""
@@ -101,7 +106,7 @@ class ImagePredictor(Predictor):
         """
         metrics, rows = training.score_labels(
             self.model,
-            self._pipeline(source),
+            self.pipeline(source),
             source,
             kind=self.labels,
             class_names=self.class_names,
@@ -109,10 +114,10 @@ class ImagePredictor(Predictor):
         )
         return metrics, order(rows)
 
-    def _pipeline(self, source: ImageSource) -> data.Pipeline:
-        # Pictures are decoded on the way: each is needed once.
+    def pipeline(self, source: ImageSource, batch_size: int = BATCH_SIZE) -> data.Pipeline:
+        """Returns batches of pictures of the right size, decoded on the way."""
         feed = data.ImageFeed(source, self.task["image_size"], memory=0, on_bad="skip")
-        return feed.pipeline(BATCH_SIZE)
+        return feed.pipeline(batch_size)
 
 
 def find_pictures(inputs: Sequence[str]) -> list[str]:

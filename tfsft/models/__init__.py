@@ -13,7 +13,14 @@ from tfsft.models.packing import allow_packing
 from tfsft.models.peft_format import load_adapter, save_adapter
 from tfsft.models.seq2seq_generation import Seq2SeqGenerator
 from tfsft.models.seq2seq_lms import Seq2SeqLM, load_seq2seq_lm
-from tfsft.models.splitting import from_resized, split_frozen
+from tfsft.models.splitting import (
+    cut_at_features,
+    cut_at_pixels,
+    cut_at_tokens,
+    from_resized,
+    split_frozen,
+    with_features,
+)
 from tfsft.models.starters import starter_path
 from tfsft.models.text_backbones import TextBackbone, load_text_backbone
 from tfsft.models.token_loss import with_token_loss
@@ -34,6 +41,9 @@ __all__ = [
     "add_lora",
     "allow_packing",
     "count_parameters",
+    "cut_at_features",
+    "cut_at_pixels",
+    "cut_at_tokens",
     "from_resized",
     "load_adapter",
     "load_causal_lm",
@@ -54,5 +64,6 @@ __all__ = [
     "starter_path",
     "unfreeze",
     "weight_depths",
+    "with_features",
     "with_token_loss",
 ]

@@ -39,16 +39,124 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
             changing.append(node)
     cut = _narrow_cut(calls, frozen, changing)
     frozen, changing = frozen[:cut], frozen[cut:] + changing
-    crossing = calls.crossing(frozen, changing)
+    return _parts(calls, frozen, changing, calls.crossing(frozen, changing))
 
+
+def cut_at_pixels(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Cuts a model where a picture becomes numbers that have a gradient.
+
+    Args:
+        model: From pictures; its layer `resize`, if it has one, is left out.
+
+    Returns:
+        `below`, from pictures of the right size to float `[n, height, width, channels]`, and
+        `above`, from these to the output.
+
+    Raises:
+        ValueError: There is no such place.
+    """
+    calls = _Calls(model)
+    for node in calls.nodes:
+        (key, *others) = calls.outputs(node)
+        x = calls.tensor[key]
+        if not others and len(x.shape) == 4 and "float" in str(x.dtype):
+            parts = calls.makers(key)
+            if calls.crossing(*parts) == [key]:
+                return _parts(calls, *parts, [key])
+    raise ValueError("no float picture is all that the rest of the model sees")
+
+
+def cut_at_tokens(model: keras.Model, name: str = "token_ids") -> tuple[keras.Model, keras.Model]:
+    """Cuts a model behind the embedding of its tokens.
+
+    Args:
+        model: From a dict of inputs.
+        name: Of the input with the tokens.
+
+    Returns:
+        `below`, from the inputs to a list of tensors, the first of which are the embeddings
+        `[n, tokens, width]`, and `above`, from these to the output.
+
+    Raises:
+        ValueError: There is no such place.
+    """
+    calls = _Calls(model)
+    for node in calls.nodes:
+        made_of = {calls.tensor[key].name for key in calls.inputs(node)}
+        key = calls.outputs(node)[0]
+        x = calls.tensor[key]
+        if made_of == {name} and len(x.shape) == 3 and "float" in str(x.dtype):
+            parts = calls.makers(key)
+            crossing = calls.crossing(*parts)
+            return _parts(calls, *parts, [key, *(other for other in crossing if other != key)])
+    raise ValueError(f"{name} is not embedded by a layer of its own")
+
+
+def cut_at_features(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Cuts a model of pictures behind the last of its features that still have a place.
+
+    Args:
+        model: As for `cut_at_pixels`.
+
+    Returns:
+        `below`, to a list of tensors, the first of which are the features: of a convolutional
+        network `[n, height, width, channels]`, of a transformer `[n, tokens, width]`; and `above`,
+        from these to the output.
+
+    Raises:
+        ValueError: There are none.
+    """
+    calls = _Calls(model)
+    placed = [
+        key
+        for node in calls.nodes
+        for key in calls.outputs(node)
+        if len(calls.tensor[key].shape) in (3, 4) and key not in calls.results
+    ]
+    if not placed:
+        raise ValueError("nothing in the model has a place in the picture")
+    parts = calls.makers(placed[-1])
+    crossing = calls.crossing(*parts)
+    return _parts(calls, *parts, [placed[-1], *(key for key in crossing if key != placed[-1])])
+
+
+def with_features(model: keras.Model) -> keras.Model:
+    """Returns a model that also says what its head decides by, from the same layers.
+
+    Args:
+        model: As for `split_frozen`.
+
+    Returns:
+        From the same inputs as `split_frozen`'s trunk to [features `[n, d]`, output]. Features are
+        what the layer `pooling` returns, else the last vector before the output.
+    """
+    calls = _Calls(model)
+    vectors = {
+        key: node.operation.name
+        for node in calls.nodes
+        for key in calls.outputs(node)
+        if len(calls.tensor[key].shape) == 2 and key not in calls.results
+    }
+    pooled = [key for key, name in vectors.items() if name == "pooling"] or list(vectors)
+    if not pooled:
+        raise ValueError("the model has no vector before its output")
     start, tensors = calls.new_inputs()
-    computed = calls.replay(frozen, tensors)
+    computed = calls.replay(calls.nodes, tensors)
+    return keras.Model(start, [computed[pooled[-1]], computed[calls.results[0]]], name="features")
+
+
+def _parts(
+    calls: "_Calls", first: list, rest: list, crossing: list[int]
+) -> tuple[keras.Model, keras.Model]:
+    """Returns the first calls and the rest of them as models, with what crosses between."""
+    start, tensors = calls.new_inputs()
+    computed = calls.replay(first, tensors)
     trunk = keras.Model(start, _one_or_list(computed[key] for key in crossing), name="trunk")
 
     inputs = {
         key: _input_like(calls.tensor[key], f"crossing_{i}") for i, key in enumerate(crossing)
     }
-    computed = calls.replay(changing, dict(inputs))
+    computed = calls.replay(rest, dict(inputs))
     outputs = _one_or_list(computed[key] for key in calls.results)
     return trunk, keras.Model(_one_or_list(inputs.values()), outputs, name="top")
 
@@ -120,6 +228,15 @@ class _Calls:
         made = set(self.sources).union(*(self.outputs(node) for node in frozen))
         wanted = [key for node in changing for key in self.inputs(node)] + self.results
         return [key for key in dict.fromkeys(wanted) if key in made]
+
+    def makers(self, key: int) -> tuple[list, list]:
+        """Returns the calls that a tensor is made by, and all others, in their order."""
+        wanted, first = {key}, set()
+        for node in reversed(self.nodes):
+            if wanted.intersection(self.outputs(node)):
+                wanted.update(self.inputs(node))
+                first.add(id(node))
+        return tuple([n for n in self.nodes if (id(n) in first) == chosen] for chosen in (1, 0))
 
     def replay(self, calls: list, tensors: dict[int, Any]) -> dict[int, Any]:
         """Calls the same layers again, from other tensors; adds what they return."""

@@ -1,0 +1,62 @@
+"""Integrated gradients against integrals by hand, and Grad-CAM where the answer is known."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfsft.export.attribution import GAP, grad_cam, integrated_gradients
+
+
+def test_a_product_is_shared_by_its_factors():
+    """The gradient of x y at the share a of the way is a y and a x: each factor gets x y / 2."""
+    found = integrated_gradients(lambda x: x[:, 0] * x[:, 1], np.array([3.0, 5.0]), np.zeros(2))
+    np.testing.assert_allclose(found.values, [7.5, 7.5], rtol=1e-5)
+    assert (found.output, found.baseline) == (15, 0)
+
+
+def test_a_start_elsewhere_and_what_does_not_matter():
+    """x^3 from 1 to 2 gains 7, all by x; the second number is never looked at."""
+    found = integrated_gradients(lambda x: x[:, 0] ** 3, np.array([2.0, 9.0]), np.array([1.0, 0.0]))
+    np.testing.assert_allclose(found.values, [7.0, 0.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("steepness", [10.0, 300.0, 3000.0])
+def test_a_steep_output_is_resolved(steepness):
+    """Most of a sigmoid's gain lies in a small part of the way, which evenly spread places miss."""
+
+    def score(x):
+        return tf.sigmoid(steepness * (x[:, 0] + x[:, 1] - 0.77))
+
+    found = integrated_gradients(score, np.array([0.6, 0.3]), np.zeros(2))
+    assert found.gap < GAP
+    gain = 1 / (1 + np.exp(-steepness * 0.13)) - 1 / (1 + np.exp(steepness * 0.77))
+    np.testing.assert_allclose(found.values, [gain * 2 / 3, gain / 3], rtol=GAP)
+    assert found.places < 300
+    few = integrated_gradients(score, np.array([0.6, 0.3]), np.zeros(2), most=21)
+    assert few.places == 21
+    if steepness > 1000:
+        assert few.gap > GAP  # and says so
+
+
+def test_parts_may_speak_against_each_other():
+    """Up and down again: the sum is small, the parts are not."""
+    found = integrated_gradients(
+        lambda x: x[:, 0] ** 2 - 0.99 * x[:, 1] ** 2, np.array([1.0, 1.0]), np.zeros(2)
+    )
+    np.testing.assert_allclose(found.values, [1.0, -0.99], rtol=1e-4)
+
+
+def test_grad_cam_by_hand():
+    """Channel 0 has the weight 2, channel 1 -1: what is left is relu(2 a - b), over its largest."""
+    features = np.zeros((1, 2, 2, 2), "float32")
+    features[0, ..., 0] = [[1, 2], [0, 4]]
+    features[0, ..., 1] = [[3, 0], [1, 2]]
+
+    def score(x):
+        return tf.reduce_sum(x * tf.constant([2.0, -1.0]), axis=[1, 2, 3])
+
+    np.testing.assert_allclose(grad_cam(score, features), [[0, 4 / 6], [0, 1]], rtol=1e-6)
+    tokens = np.concatenate([np.full((1, 1, 2), 9.0), features.reshape(1, 4, 2)], axis=1)
+    squared = grad_cam(lambda x: tf.reduce_sum(x * [2.0, -1.0], [1, 2]), tokens.astype("float32"))
+    np.testing.assert_allclose(squared, [[0, 4 / 6], [0, 1]], rtol=1e-6)
+    assert grad_cam(lambda x: -tf.reduce_sum(x, [1, 2, 3]), features) is None

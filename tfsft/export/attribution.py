@@ -1,0 +1,174 @@
+"""What an output owes to each part of an input: integrated gradients, and Grad-CAM."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+GAP = 0.05  # of the difference of outputs, that the parts may be away from it
+TOLERANCE = 0.04  # what is aimed at
+SMALLEST = 1e-3  # a smaller difference of outputs counts as this much
+MOST = 1200  # places on the path
+INTERVALS = 4
+AT_ONCE = 4  # parts that are halved together
+SHORTEST = 1e-5  # part of the way
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
+
+Score = Callable[[tf.Tensor], tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What each number of an input adds to an output.
+
+    Args:
+        values: Like the input; they sum to `output - baseline` but for `gap`.
+        output: For the input.
+        baseline: For what it is compared with.
+        places: How often the gradient was computed.
+    """
+
+    values: np.ndarray
+    output: float
+    baseline: float
+    places: int
+
+    @property
+    def gap(self) -> float:
+        """How far the sum is from the difference of outputs, as a share of that."""
+        difference = self.output - self.baseline
+        missing = abs(float(self.values.sum()) - difference)
+        return missing / max(abs(difference), SMALLEST)
+
+
+def integrated_gradients(
+    score: Score,
+    point: np.ndarray,
+    start: np.ndarray,
+    *,
+    batch: int = 16,
+    tolerance: float = TOLERANCE,
+    most: int = MOST,
+) -> Attribution:
+    """Integrates gradients along the straight way from `start` to `point` (Sundararajan 2017).
+
+    The integral over each part of the way is known: it is what the output gains there. So the parts
+    where Gauss's rule of four places is furthest from it are halved, until the errors of all parts
+    together are no more than `tolerance` of the whole difference.
+
+    Args:
+        score: From inputs `[k, ...]` to outputs `[k]`.
+        point: The input, without a batch dimension.
+        start: What it is compared with.
+        batch: Inputs at a time.
+        tolerance: Share of the difference of outputs that may be missing.
+        most: Places after which it ends all the same.
+    """
+    path = _Path(score, point, start, batch)
+    ends = np.linspace(0, 1, INTERVALS + 1).tolist()
+    parts = path.parts(list(itertools.pairwise(ends)))
+    output, baseline = path.outputs[1.0], path.outputs[0.0]
+    allowed = tolerance * max(abs(output - baseline), SMALLEST)
+    while sum(part.error for part in parts) > allowed:
+        parts.sort(key=lambda part: -part.error)
+        room = (most - path.places) // (2 * len(_NODES) + 1)
+        worst = [p for p in parts[: min(AT_ONCE, room)] if p.error > parts[0].error / 4]
+        if not worst or parts[0].end - parts[0].begin < SHORTEST:
+            break  # no more places; or a step, which no halving resolves
+        middles = [(part.begin + part.end) / 2 for part in worst]
+        halves = [(p.begin, m) for p, m in zip(worst, middles, strict=True)]
+        halves += [(m, p.end) for p, m in zip(worst, middles, strict=True)]
+        parts = parts[len(worst) :] + path.parts(halves)
+    mean = sum(part.gradient.astype(np.float64) for part in parts)
+    return Attribution(path.way * mean, output, baseline, path.places)
+
+
+def grad_cam(score: Score, features: tf.Tensor) -> np.ndarray | None:
+    """Returns where features speak for an output (Selvaraju 2017), 0 to 1, `[height, width]`.
+
+    Args:
+        score: From features `[1, ...]` to an output `[1]`.
+        features: `[1, height, width, channels]`, or of a transformer `[1, tokens, channels]`, whose
+            tokens in front of the square of patches stand for no place.
+
+    Returns:
+        None where nothing speaks for it, or the tokens form no square.
+    """
+    features = tf.convert_to_tensor(features)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        output = score(features)
+    gradient = tape.gradient(output, features)
+    if gradient is None:
+        return None
+    maps, slopes = (tf.cast(x, tf.float32).numpy()[0] for x in (features, gradient))
+    if maps.ndim == 2:
+        side = math.isqrt(len(maps))
+        if side < 2 or len(maps) - side**2 > 8:
+            return None
+        maps, slopes = (x[-(side**2) :].reshape(side, side, -1) for x in (maps, slopes))
+    heat = np.maximum((maps * slopes.mean(axis=(0, 1))).sum(axis=-1), 0)
+    return heat / heat.max() if heat.max() > 0 else None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Part of a way: from where to where, its share of the mean gradient, and how wrong that is."""
+
+    begin: float
+    end: float
+    gradient: np.ndarray
+    error: float
+
+
+class _Path:
+    """The straight way between two inputs, see `integrated_gradients`.
+
+    `outputs` are known at the ends of its parts, `places` how often it was looked at.
+    """
+
+    def __init__(self, score: Score, point: np.ndarray, start: np.ndarray, batch: int):
+        begin = tf.constant(start, tf.float32)
+        way = tf.constant(point, tf.float32) - begin
+        self.way = way.numpy().astype(np.float64)
+        self.batch = batch
+        self.outputs: dict[float, float] = {}
+        self.places = 0
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+        def step(shares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            x = begin + tf.reshape(shares, [-1, *[1] * len(way.shape)]) * way
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = score(x)
+            return tf.cast(y, tf.float32), tape.gradient(y, x)
+
+        self._step = step
+
+    def look(self, shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns outputs and gradients at these shares of the way."""
+        self.places += len(shares)
+        found = [
+            self._step(tf.constant(shares[i : i + self.batch], tf.float32))
+            for i in range(0, len(shares), self.batch)
+        ]
+        values, gradients = (np.concatenate(column) for column in zip(*found, strict=True))
+        return values.astype(np.float64), gradients
+
+    def parts(self, spans: Sequence[tuple[float, float]]) -> list[_Part]:
+        """Returns the parts between these ends."""
+        new = [x for x in dict.fromkeys(itertools.chain(*spans)) if x not in self.outputs]
+        nodes = [a + (b - a) * (x + 1) / 2 for a, b in spans for x in _NODES]
+        values, gradients = self.look(new + nodes)
+        self.outputs.update(zip(new, values[: len(new)].tolist(), strict=True))
+        inside = gradients[len(new) :].reshape(len(spans), len(_NODES), *self.way.shape)
+        made = []
+        for (a, b), mine in zip(spans, inside, strict=True):
+            gradient = np.tensordot(_WEIGHTS / 2 * (b - a), mine, 1)
+            gain = float((gradient * self.way).sum())
+            error = abs(gain - (self.outputs[b] - self.outputs[a]))
+            made.append(_Part(a, b, gradient, error))
+        return made

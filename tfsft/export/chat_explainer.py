@@ -1,0 +1,103 @@
+"""Which words of a prompt an answer leans on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfsft import models
+from tfsft.errors import UserError
+from tfsft.evaluation.explanations import Explanation
+from tfsft.evaluation.predictions import Prediction
+from tfsft.export.attribution import integrated_gradients
+from tfsft.export.chat_predictor import ChatPredictor
+from tfsft.export.explainer import Explainer, check_count, output_score, reason
+from tfsft.training.answering import last_turn
+
+BATCH = 4
+MOST = 400  # gradients; each goes through the whole model
+
+
+class ChatExplainer(Explainer):
+    """Explains an answer by the tokens of its prompt."""
+
+    worst = 4  # each takes a minute
+    baseline = "the same prompt with a blank in place of each token"
+    unit = "the logarithm of the probability of the whole answer"
+    predictor: ChatPredictor
+
+    def __init__(self, predictor: ChatPredictor):
+        super().__init__(predictor)
+        self.below, self.above = models.cut_at_tokens(predictor.model)
+        tokenizer = predictor.tokenizer
+        self.control = list(tokenizer.control.values())
+        blank, _ = tokenizer.encode([" "])
+        self.blank = int(blank[0]) if len(blank) else tokenizer.pad
+
+    def read(self, inputs: Sequence[str], table: str | None = None) -> tuple[dict, list]:
+        """Returns the conversations that are meant."""
+        examples, bad = super().read(inputs, table)
+        check_count(len(examples["ids"]), "conversations")
+        return examples, bad
+
+    def chosen(self, source: Any, rows: np.ndarray) -> dict[str, list]:
+        """Returns some labelled conversations, without their last answers."""
+        chats = [last_turn(messages)[0] for messages in source.column("messages", rows)]
+        return {"chats": chats, "ids": [source.ids[int(row)] for row in rows]}
+
+    def explain(
+        self, examples: Mapping[str, list], known: Mapping[str, Prediction] | None = None
+    ) -> Iterator[Explanation]:
+        """Yields which tokens of each prompt its answer leans on."""
+        encoder, room = self.predictor.encoder, self.predictor.task["positions"]
+        prompts = [np.array(encoder.prompt(chat), np.int32) for chat in examples["chats"]]
+        for name, prompt in zip(examples["ids"], prompts, strict=True):
+            if len(prompt) >= room:
+                raise UserError(
+                    f"The prompt {name[:60]!r} has {len(prompt):,} tokens.",
+                    f"The model reads fewer than {room:,}.",
+                    "Cut it to the part that you want to look at.",
+                )
+        said, found = self.predictor.answerer().answer(examples["chats"])
+        for name, prompt, text, answer in zip(examples["ids"], prompts, said, found, strict=True):
+            label = (known or {}).get(name)
+            ids = np.array(answer.ids, np.int32)[: room - len(prompt)]
+            yield Explanation(
+                id=name,
+                prediction=text,
+                probability=None,
+                label=None if label is None else str(label.label),
+                reasons=(self._reason(prompt, ids),) if len(ids) else (),
+                notes=() if len(ids) else ("It answers nothing.",),
+            )
+
+    def _reason(self, prompt: np.ndarray, answer: np.ndarray) -> Any:
+        """Returns what the log-probability of an answer owes to the tokens of a prompt."""
+        row = np.concatenate([prompt, answer])[None, :-1]
+        blank = row.copy()
+        inside = ~np.isin(prompt, self.control)
+        blank[0, : len(prompt)][inside] = self.blank
+        names = {tensor.name for tensor in self.predictor.model.inputs}
+        given = {"token_ids": row, "padding_mask": np.ones_like(row)}
+        given = {name: value for name, value in given.items() if name in names}
+        point, *rest = tf.nest.flatten(self.below(given))
+        start, *_ = tf.nest.flatten(self.below(given | {"token_ids": blank}))
+        first = len(prompt) - 1  # what says the first token of the answer
+
+        def score(logits: tf.Tensor) -> tf.Tensor:
+            chances = tf.nn.log_softmax(tf.cast(logits[:, first:], tf.float32), axis=-1)
+            chosen = chances * tf.one_hot(answer, chances.shape[-1])
+            return tf.reduce_sum(chosen, axis=[1, 2])
+
+        found = integrated_gradients(
+            output_score(self.above, rest, score),
+            tf.cast(point[0], tf.float32).numpy(),
+            tf.cast(start[0], tf.float32).numpy(),
+            batch=BATCH,
+            most=MOST,
+        )
+        weights = found.values.sum(axis=-1)[: len(prompt)].tolist()
+        words = self.predictor.tokenizer.pieces(prompt.tolist())
+        pieces = tuple(zip(words, weights, strict=True))
+        return reason("What the answer leans on", found, passages=(("", pieces),))

@@ -1,0 +1,215 @@
+"""Why the model of a finished run answers as it does; needs no recipe."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsft import data
+from tfsft.data.images import IMAGE_SUFFIXES
+from tfsft.errors import UsageError, UserError
+from tfsft.evaluation.explanations import Explanation, Reason
+from tfsft.evaluation.predictions import Prediction, read_predictions
+from tfsft.export.attribution import Attribution, Score
+from tfsft.export.predictor import Predictor, load_predictor
+
+MOST_INPUTS = 100
+LONGEST_TEXT = 20_000  # characters
+
+
+class Explainer:
+    """What the explainers of all tasks have in common.
+
+    Args:
+        predictor: Of the run.
+
+    `baseline` is what an example is compared with, `unit` what an output is, in words; `worst` how
+    many of the worst mistakes are explained if nobody says it.
+    """
+
+    worst = 12
+    baseline = ""
+    unit = "a probability"
+
+    def __init__(self, predictor: Predictor):
+        self.predictor = predictor
+        if predictor.labels == "regression":
+            self.unit = "a number, in the unit of the labels"
+
+    def read(self, inputs: Sequence[str], table: str | None = None) -> tuple[Any, list]:
+        """Returns what is to be explained, and what of it cannot be read.
+
+        Args:
+            inputs: What a person typed.
+            table: A file with more of it.
+
+        Raises:
+            UserError: It cannot be read, or is too much.
+        """
+        check_kind(inputs, self.predictor)
+        return self.predictor.read(inputs, table), []
+
+    def chosen(self, source: Any, rows: np.ndarray) -> Any:
+        """Returns some labelled examples as `read` returns those that were typed."""
+        raise NotImplementedError
+
+    def explain(
+        self, examples: Any, known: Mapping[str, Prediction] | None = None
+    ) -> Iterator[Explanation]:
+        """Yields why each example is answered as it is.
+
+        Args:
+            examples: From `read` or `chosen`.
+            known: What is right, by the ids of the examples.
+        """
+        raise NotImplementedError
+
+    def mistakes(self, given: str, limit: int, **options: Any) -> tuple[Any, dict[str, Prediction]]:
+        """Returns the worst mistakes of the run as examples, and what was said of them.
+
+        Args:
+            given: The data that the run was trained on.
+            limit: Most mistakes.
+            **options: As for the recipe's loading function.
+        """
+        table = self.predictor.run / "predictions.csv"
+        rows = read_predictions(table) if table.is_file() else []
+        wrong = [row for row in rows if not row.correct][:limit]
+        if not wrong:
+            return None, {}
+        source, _ = self.predictor.labelled(given, split="all", **options)
+        places = {name: place for place, name in enumerate(source.ids)}
+        found = {row.id: row for row in wrong if row.id in places}
+        if not found:
+            return None, {}
+        return self.chosen(source, np.array([places[name] for name in found])), found
+
+
+def load_explainer(run: str | Path) -> Explainer:
+    """Returns the explainer for the task of a run.
+
+    Raises:
+        UsageError: The folder is no run, the run is not finished, or its task is not explained.
+        UserError: Its model has no place to look at.
+    """
+    from tfsft.export.chat_explainer import ChatExplainer
+    from tfsft.export.chat_predictor import ChatPredictor
+    from tfsft.export.image_explainer import ImageExplainer
+    from tfsft.export.image_predictor import ImagePredictor
+    from tfsft.export.text_explainers import AnswerExplainer, TagExplainer, TextExplainer
+    from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier
+
+    kinds = {
+        ImagePredictor: ImageExplainer,
+        TextClassifier: TextExplainer,
+        Tagger: TagExplainer,
+        AnswerFinder: AnswerExplainer,
+        ChatPredictor: ChatExplainer,
+    }
+    predictor = load_predictor(run)
+    if type(predictor) not in kinds:
+        raise UsageError(
+            f"The run {run} is about '{predictor.task['task'].replace('_', ' ')}'.",
+            "Runs about pictures, texts, tags, questions and conversations can be explained.",
+            f"Read what it answers: tfsft predict {run} INPUT",
+        )
+    try:
+        return kinds[type(predictor)](predictor)
+    except ValueError as error:
+        raise UserError(
+            f"The model of {run} cannot be explained: {error}.",
+            "A model as the recipes build it, through which all of an input takes one way.",
+        ) from error
+
+
+def output_score(above: keras.Model, rest: Sequence[tf.Tensor], score: Any) -> Score:
+    """Returns a function from what crosses into the upper part of a model to a score.
+
+    Args:
+        above: The upper part, from one tensor and `rest`.
+        rest: Tensors `[1, ...]` that stay the same.
+        score: From the outputs `[k, ...]` to `[k]`.
+    """
+
+    def from_crossing(x: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(x)[0]
+        first = tf.cast(x, above.inputs[0].dtype)
+        inputs = [first, *(tf.repeat(other, count, axis=0) for other in rest)]
+        return score(above(inputs if rest else first, training=False))
+
+    return from_crossing
+
+
+def label_targets(
+    output: np.ndarray, task: Mapping[str, Any], known: Prediction | None
+) -> list[tuple[str, int]]:
+    """Returns which outputs of a classifier to explain: (title, place).
+
+    That is what it says, and what is right where it is wrong.
+
+    Args:
+        output: Of one example, `[outputs]`.
+        task: The task.json.
+        known: What is right, if somebody knows.
+    """
+    names = list(task["class_names"])
+    if task["labels"] == "regression":
+        return [("The number it says", 0)]
+    said = [int(output.argmax())]
+    if task["labels"] == "multi":
+        said = [int(place) for place in np.flatnonzero(output >= 0.5)] or said
+    right = set()
+    if known is not None:
+        cells = str(known.label).split("|") if task["labels"] == "multi" else [str(known.label)]
+        right = {names.index(cell) for cell in cells if cell in names}
+    found = [(f"Why “{names[place]}”", place) for place in said]
+    missed = sorted(right - set(said))
+    return found + [(f"Why not “{names[place]}”, which is right", place) for place in missed]
+
+
+def reason(title: str, found: Attribution, **shown: Any) -> Reason:
+    """Returns what was found as pages show it."""
+    return Reason(title, found.output, found.baseline, found.gap, found.places, **shown)
+
+
+def check_count(count: int, what: str) -> None:
+    """Refuses more inputs than a person reads pages."""
+    if count > MOST_INPUTS:
+        raise UserError(
+            f"{count:,} {what} were given.",
+            f"At most {MOST_INPUTS} are explained at once, on a page each.",
+            "Name those that you want to look at.",
+        )
+
+
+def check_kind(inputs: Sequence[str], predictor: Predictor) -> None:
+    """Refuses pictures where the run is about texts, whose names would be taken for texts."""
+    for given in inputs:
+        if Path(given[-255:]).suffix.lower() in IMAGE_SUFFIXES and Path(given).is_file():
+            raise UserError(
+                f"{given} is a picture, and the run is about {predictor.nouns[1]}.",
+                "Texts in quotes, text files, or a table with --csv.",
+                "Name a run about pictures, or give a text.",
+            )
+
+
+def check_length(text: str, name: str) -> None:
+    """Refuses texts that no page shows."""
+    if len(text) > LONGEST_TEXT:
+        raise UserError(
+            f"The text {name[:60]!r} has {len(text):,} characters.",
+            f"At most {LONGEST_TEXT:,} are explained.",
+            "Cut it to the part that you want to look at.",
+        )
+
+
+def unreadable(bad: Sequence[data.BadExample]) -> UserError:
+    """Returns the error where nothing of what was given can be read."""
+    return UserError(
+        f"{bad[0].id}: {bad[0].reason}.",
+        "Pictures that can be decoded.",
+        "Convert it to JPEG or PNG, or name another.",
+    )

@@ -1,0 +1,164 @@
+"""Where in a picture a model looks."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tfsft import data, models
+from tfsft.data.sources import ImageSource
+from tfsft.evaluation.explanations import Explanation, Reason
+from tfsft.evaluation.predictions import Prediction, predictions
+from tfsft.export.attribution import grad_cam, integrated_gradients
+from tfsft.export.explainer import (
+    Explainer,
+    check_count,
+    label_targets,
+    output_score,
+    reason,
+    unreadable,
+)
+from tfsft.export.image_predictor import ImagePredictor
+
+GREY = 127
+SHOWN = 320  # pixels of the side of a picture
+BLUE, ORANGE = (0, 114, 178), (213, 94, 0)
+SMOOTHED = 1 / 60  # of the side: single pixels are noise to the eye
+STRONGEST = 99.5  # percentile that has the full colour
+
+
+class ImageExplainer(Explainer):
+    """Explains pictures by Grad-CAM and integrated gradients."""
+
+    baseline = "an even grey picture"
+    predictor: ImagePredictor
+
+    def __init__(self, predictor: ImagePredictor):
+        super().__init__(predictor)
+        self.pixels = models.cut_at_pixels(predictor.model)
+        try:
+            self.features = models.cut_at_features(predictor.model)
+        except ValueError:  # a network without features that have a place has no Grad-CAM
+            self.features = None
+
+    def read(
+        self, inputs: Sequence[str], table: str | None = None
+    ) -> tuple[ImageSource, list[data.BadExample]]:
+        """Returns the pictures that are meant, and those that cannot be read."""
+        paths = self.predictor.read(inputs, table)
+        check_count(len(paths), "pictures")
+        source, bad = self.predictor.source(paths)
+        if not len(source):
+            raise unreadable(bad)
+        return source, bad
+
+    def chosen(self, source: ImageSource, rows: np.ndarray) -> ImageSource:
+        """Returns some labelled pictures."""
+        return source.subset(rows)
+
+    def explain(
+        self, examples: ImageSource, known: Mapping[str, Prediction] | None = None
+    ) -> Iterator[Explanation]:
+        """Yields why each picture is answered as it is; leaves out what cannot be decoded."""
+        batches = self.predictor.pipeline(examples, batch_size=1).in_order().epoch()
+        for name, (picture, _, readable) in zip(examples.ids, batches, strict=True):
+            if readable.numpy()[0] > 0:
+                yield self._explanation(picture.numpy(), name, (known or {}).get(name))
+
+    def _explanation(self, picture: np.ndarray, name: str, known: Prediction | None) -> Explanation:
+        task = self.predictor.task
+        output = self.predictor.model(picture, training=False).numpy()
+        (row,) = predictions([name], None, output, self.predictor.class_names, kind=task["labels"])
+        return Explanation(
+            id=name,
+            prediction=str(row.prediction),
+            probability=row.probability,
+            label=None if known is None else str(known.label),
+            reasons=tuple(
+                self._reason(picture, title, place)
+                for title, place in label_targets(output[0], task, known)
+            ),
+        )
+
+    def _reason(self, picture: np.ndarray, title: str, place: int) -> Reason:
+        below, above = self.pixels
+        grey = np.full_like(picture, GREY)
+        point, start = (tf.cast(below(x)[0], tf.float32).numpy() for x in (picture, grey))
+        found = integrated_gradients(
+            output_score(above, [], lambda y: y[:, place]), point, start, batch=8
+        )
+        shown = [
+            ("what the model sees", _png(_enlarged(picture[0]))),
+            ("integrated gradients", draw_signed(picture[0], found.values.sum(axis=-1))),
+        ]
+        heat = self._heat(picture, place)
+        if heat is not None:
+            shown.insert(1, ("Grad-CAM", draw_heat(picture[0], heat)))
+        return reason(title, found, pictures=tuple(shown))
+
+    def _heat(self, picture: np.ndarray, place: int) -> np.ndarray | None:
+        if self.features is None:
+            return None
+        below, above = self.features
+        features, *rest = tf.nest.flatten(below(picture))
+        return grad_cam(output_score(above, rest, self._open(place)), features)
+
+    def _open(self, place: int) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns the output before it is squeezed: a sure answer still has a slope there."""
+        if self.predictor.labels == "regression":
+            return lambda y: y[:, place]
+        return lambda y: tf.math.log(tf.maximum(y[:, place], 1e-30))
+
+
+def draw_heat(picture: np.ndarray, heat: np.ndarray) -> bytes:
+    """Returns a picture under a heat map, as PNG.
+
+    Args:
+        picture: uint8 `[height, width, 3]`.
+        heat: 0 to 1, `[h, w]`.
+    """
+    import matplotlib
+
+    base = _enlarged(picture)
+    large = Image.fromarray(np.asarray(heat, np.float32)).resize(
+        base.shape[1::-1], Image.Resampling.BILINEAR
+    )
+    share = np.clip(np.asarray(large), 0, 1)[..., None]
+    colours = matplotlib.colormaps["inferno"](share[..., 0])[..., :3] * 255
+    return _png(base * (1 - 0.65 * share) + colours * 0.65 * share)
+
+
+def draw_signed(picture: np.ndarray, values: np.ndarray) -> bytes:
+    """Returns a pale picture under what speaks for an output (blue) and against it (orange).
+
+    Args:
+        picture: uint8 `[height, width, 3]`.
+        values: `[height, width]`.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    values = gaussian_filter(np.asarray(values, np.float64), SMOOTHED * max(values.shape))
+    base = _enlarged(picture).mean(axis=-1, keepdims=True) * 0.4 + 150
+    large = Image.fromarray(values.astype(np.float32)).resize(
+        base.shape[1::-1], Image.Resampling.BILINEAR
+    )
+    signed = np.asarray(large)[..., None]
+    strength = np.clip(abs(signed) / (np.percentile(abs(signed), STRONGEST) or 1.0), 0, 1)
+    colour = np.where(signed > 0, np.array(BLUE), np.array(ORANGE))
+    return _png(base * (1 - 0.85 * strength) + colour * 0.85 * strength)
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(np.asarray(picture, np.uint8))
+    scale = SHOWN / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
+    return np.asarray(image.resize(size, how), np.float32)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.clip(picture.round(), 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
