@@ -17,7 +17,7 @@ from tfsft.evaluation.predictions import Prediction, write_rows
 from tfsft.export import explain_run, image_explainer
 from tfsft.export.attribution import GAP, integrated_gradients
 from tfsft.export.explainer import load_explainer
-from tfsft.export.text_explainers import token_spans
+from tfsft.export.token_pieces import token_spans
 
 SIZE = 32
 REGION = (slice(4, 12), slice(20, 28))
