@@ -309,8 +309,17 @@ def main(config: Config, run: training.Run) -> None:
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
     rows = run.evaluate(models.from_resized(model), held_out, score, splits.sources())
     run.save(model)
-    source = splits.test or splits.validation
-    run.report(thumbnails=data.thumbnails(source, [row.id for row in rows[:24]]))
+    suspects = training.find_suspects(
+        run,
+        model,
+        {name: feed.pipeline(config.batch_size) for name, feed in feeds.items()},
+        splits.sources(),
+        kind=labels,
+        class_names=splits.class_names,
+    )
+    shown = [row.id for row in rows[:24]]
+    shown += [name for found in suspects[:12] for name in (found.id, found.twin) if name]
+    run.report(thumbnails=data.thumbnails(splits.everything(), shown))
 
 
 def _labels(config: Config) -> str:

@@ -344,6 +344,14 @@ def main(config: Config, run: training.Run) -> None:
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
     run.evaluate(model, held_out, score, splits.sources())
     run.save(model, backbone.tokenizer)
+    training.find_suspects(
+        run,
+        model,
+        {name: feed.pipeline(config.batch_size) for name, feed in feeds.items()},
+        splits.sources(),
+        kind=labels,
+        class_names=splits.class_names,
+    )
     run.report()
 
 

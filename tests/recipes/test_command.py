@@ -52,7 +52,8 @@ def test_run_folder_has_what_the_design_says(finished):
     run, _ = finished
     assert {path.name for path in run.iterdir()} == {
         "config.json", "recipe.py", "model.keras", "task.json", "metrics.json", "history.csv",
-        "predictions.csv", "report.html", "README.md", "tensorboard", "checkpoints", "log.txt",
+        "predictions.csv", "report.html", "README.md", "suspicious.csv", "tensorboard",
+        "checkpoints", "log.txt",
     }  # fmt: skip
 
 

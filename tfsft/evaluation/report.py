@@ -20,10 +20,12 @@ from tfsft.evaluation.pages import render
 from tfsft.evaluation.passages import passages
 from tfsft.evaluation.predictions import Prediction, read_predictions
 from tfsft.evaluation.samples import read_samples
+from tfsft.evaluation.suspects import suspects_for_report
 from tfsft.evaluation.wording import number, percent
 
 WORST_SHOWN = 24  # thumbnails of more rows of predictions.csv are not looked at
 PAIRS_SHOWN = 8
+EXAMPLES_OF_PAIR, EXAMPLE_LETTERS = 3, 160
 CARDS_SHOWN = 12  # the others are folded away
 CLASSES_SHOWN = 20
 FILES_SHOWN = 200
@@ -207,6 +209,7 @@ def _context(
         "cards_shown": CARDS_SHOWN,
         "classes_shown": CLASSES_SHOWN,
         "conflicts_shown": FILES_SHOWN,
+        "suspects": suspects_for_report(run_dir, thumbnails),
     }
     if kind == "regression":
         context |= _regression(rows)
@@ -220,6 +223,8 @@ def _context(
         context |= _confidence(rows)
     elif scores:
         context |= _accuracy(scores, kind, context["examples"])
+        for pair in context.get("pairs", ()):
+            pair["examples"] = _confused(pair, rows, thumbnails)
         context |= _confidence(rows)
     context["remarks"] = [*notes, *_remarks(context, history)]
     return context
@@ -336,6 +341,21 @@ def _pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
         for i, j in np.argwhere(matrix - np.diag(matrix.diagonal()))
     ]
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["share"]))
+
+
+def _confused(
+    pair: Mapping[str, Any], rows: Sequence[Prediction], thumbnails: Mapping[str, bytes]
+) -> list[dict[str, str]]:
+    """Returns on what one class is taken for another, the surest mistakes first."""
+    found = [r for r in rows if (r.label, r.prediction) == (pair["label"], pair["prediction"])]
+    return [
+        {
+            "id": row.id,
+            "picture": base64.b64encode(thumbnails.get(row.id, b"")).decode(),
+            "text": " ".join(row.text[:EXAMPLE_LETTERS].split()),
+        }
+        for row in found[:EXAMPLES_OF_PAIR]
+    ]
 
 
 def _confidence(rows: Sequence[Prediction]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tfsft.training.run import Phase, Run
 from tfsft.training.schedules import SCHEDULES, make_schedule
 from tfsft.training.scoring import score_answers, score_labels, score_tags
 from tfsft.training.strategy import PRECISIONS, STRATEGIES, make_strategy, set_precision
+from tfsft.training.suspects import find_suspects
 
 __all__ = [
     "OPTIMIZERS",
@@ -31,6 +32,7 @@ __all__ = [
     "FrozenFeatures",
     "Phase",
     "Run",
+    "find_suspects",
     "last_turn",
     "make_optimizer",
     "make_schedule",
