@@ -44,7 +44,7 @@ class TokenExplainer(Explainer):
         found = [x for x in (tokenizer.mask, tokenizer.pad) if x is not None]
         self.blank = found[0]
         token = "mask" if tokenizer.mask is not None else "padding"
-        self.baseline = f"the same text with its {token} token in place of each token"
+        self.baseline = f"the same text with the {token} token in place of each token"
 
     def read(self, inputs: Sequence[str], table: str | None = None) -> tuple[PlainTexts, list]:
         """Returns the texts that are meant."""

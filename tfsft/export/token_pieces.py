@@ -61,9 +61,11 @@ def pieces_of(
     pieces = []
     for start, end, first, last in spans:
         seen = [float(weights[i]) for i in range(first, last) if i in weights]
-        pieces.append((text[start:end], sum(seen) if seen else None))
-    rest = spans[-1][1] if spans else 0
-    return tuple([*pieces, (text[rest:], None)] if text[rest:] else pieces)
+        words, place = text[start:end], len(text[start:end].rstrip()) or end - start
+        pieces.append((words[:place], sum(seen) if seen else None))
+        pieces.append((words[place:], 0.0 if seen else None))
+    pieces.append((text[spans[-1][1] if spans else 0 :], None))
+    return tuple(piece for piece in pieces if piece[0])
 
 
 def words_coloured(
