@@ -17,13 +17,13 @@ from tfsft.evaluation.suspects import (
 
 
 def test_confident_learning_by_hand():
-    """Usual shares: of class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, of class 1 (0.7 + 0.9 + 0.5) / 3 = 0.7.
+    """Usual: of class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, of class 1 (0.7 + 0.9 + 0.45) / 3 = 0.68.
 
-    The third example says 1 with 0.9, at least the usual 0.7, and is labelled 0. The last one is
-    labelled 1 and says 0 with 0.5, which is less than 0.6: nothing is sure of it.
+    The third example says 1 with 0.9, at least the usual 0.68, and is labelled 0. The last one is
+    labelled 1 and says 0 with 0.55, which is less than 0.6: nothing is sure of it.
     """
     labels = np.array([0, 0, 0, 1, 1, 1])
-    first = np.array([0.9, 0.8, 0.1, 0.3, 0.1, 0.5])
+    first = np.array([0.9, 0.8, 0.1, 0.3, 0.1, 0.55])
     found = likely_mislabelled(labels, np.stack([first, 1 - first], axis=1))
     assert found.tolist() == [False, False, True, False, False, False]
 

@@ -98,6 +98,7 @@ class ChatExplainer(Explainer):
             most=MOST,
         )
         weights = found.values.sum(axis=-1)[: len(prompt)].tolist()
-        words = self.predictor.tokenizer.pieces(prompt.tolist())
+        # A line break has a share, too, and must be seen.
+        words = [w.replace("\n", "↵\n") for w in self.predictor.tokenizer.pieces(prompt.tolist())]
         pieces = tuple(zip(words, weights, strict=True))
         return reason("What the answer leans on", found, passages=(("", pieces),))
