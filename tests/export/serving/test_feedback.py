@@ -151,6 +151,7 @@ def test_without_the_option_nothing_is_taken(serving):
         ("texts", {"text": "a", "label": "snow"}, "one of 'weather'"),
         ("texts", {"text": "a", "label": ["weather"]}, "one of 'weather'"),
         ("texts", {"label": "weather"}, "lacks 'text'"),
+        ("texts", {"text": "\ud800", "label": "weather"}, "no valid UTF-8"),
         ("pairs", {"text": "a", "pair": "b", "label": "weather"}, "a list of"),
         ("numbers", {"text": "a", "label": "high"}, "a number"),
         ("numbers", {"text": "a", "label": float("nan")}, "a number"),

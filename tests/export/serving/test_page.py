@@ -248,7 +248,7 @@ def test_an_answer_is_stopped_and_the_conversation_goes_on(page, opened, serving
     page.wait_for_selector("#ask:not([hidden])")
     page.keyboard.type("Hello")
     press(page, "Enter")
-    page.wait_for_function("document.querySelector('.said.assistant div')?.textContent")
+    page.wait_for_selector(".said.assistant > div:not(:empty)")
     page.click("text=Stop")
     page.wait_for_selector("text=New conversation")
     assert page.inner_text("#message") == ""
@@ -259,7 +259,7 @@ def test_an_answer_is_stopped_and_the_conversation_goes_on(page, opened, serving
     monkeypatch.undo()
     page.keyboard.type("And now?")
     press(page, "Enter")
-    page.wait_for_function("document.querySelectorAll('.said.assistant')[1]?.textContent")
+    page.wait_for_selector(".said.assistant >> nth=1 >> div:not(:empty)")
 
 
 def test_a_server_with_a_token(page, serving):

@@ -170,6 +170,10 @@ def _row(request: FeedbackRequest, task: Mapping[str, Any]) -> dict[str, Any]:
     missing = [name for name, value in row.items() if value is None]
     if missing:
         raise Problem(f"The feedback lacks {' and '.join(map(repr, missing))}.")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # half of a letter, which JSON lets through
+        raise Problem("A text is no valid UTF-8.") from error
     return row
 
 
