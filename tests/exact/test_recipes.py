@@ -36,7 +36,8 @@ def token_cls(folder, draw):
         tags = ["O"] * len(before) + ["B-ANI", "I-ANI"] + ["O"] * len(after)
         blocks.append("\n".join(f"{w}\t{t}" for w, t in zip(words, tags, strict=True)))
     (folder / "animals.conll").write_text("\n\n".join(blocks) + "\n")
-    return ENCODER | {"data": folder / "animals.conll", "backbone": encoder(folder)}
+    given = {"data": folder / "animals.conll", "backbone": encoder(folder), "stride": 8}
+    return ENCODER | given
 
 
 def extractive_qa(folder, draw):
@@ -49,7 +50,7 @@ def extractive_qa(folder, draw):
     content = {"version": "v2.0", "data": [{"paragraphs": paragraphs}]}
     (folder / "questions.json").write_text(json.dumps(content))
     given = {"data": folder / "questions.json", "backbone": encoder(folder), "max-length": 64}
-    return ENCODER | given
+    return ENCODER | given | {"stride": 9}
 
 
 def chat_sft(folder, draw):
