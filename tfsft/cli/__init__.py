@@ -8,7 +8,8 @@ from importlib import import_module
 import click
 
 from tfsft import __version__
-from tfsft.cli.messages import Invocation, explain, show
+from tfsft.cli import messages
+from tfsft.cli.messages import Invocation, show
 from tfsft.errors import Stopped, UsageError, nearest
 
 __all__ = ["main"]
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt, Stopped) as error:
         if call.debug:
             traceback.print_exc()
-        message, code = explain(error, call)
+        message, code = messages.explain(error, call)
         show(message)
         return code
     return result if isinstance(result, int) else 0
