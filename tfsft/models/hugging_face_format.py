@@ -98,20 +98,9 @@ def _contents(
     linear = [name for name in _LINEAR_ROPE if getattr(backbone, name, 1.0) != 1.0]
     if linear:
         raise _not_possible(f"Its positions are scaled ({linear[0]}), which would be lost.")
-    config = {
-        "architectures": [architecture],
-        "model_type": kind,
-        "vocab_size": backbone.vocabulary_size,
-        "hidden_size": backbone.hidden_dim,
-        "intermediate_size": backbone.intermediate_dim,
-        "num_hidden_layers": backbone.num_layers,
-        "num_attention_heads": backbone.num_query_heads,
-        "num_key_value_heads": backbone.num_key_value_heads,
-        "max_position_embeddings": positions or _POSITIONS[kind],
-        "rms_norm_eps": backbone.layer_norm_epsilon,
+    config = _sizes(backbone, kind, architecture, positions) | {
         "rope_theta": backbone.rope_max_wavelength,
         "hidden_act": "silu",
-        "attention_dropout": 0.0,
         "tie_word_embeddings": bool(getattr(backbone, "tie_word_embeddings", False)),
     }
     head = getattr(backbone, "head_dim", None) or backbone.hidden_dim // backbone.num_query_heads
@@ -131,17 +120,50 @@ def _contents(
         config["max_window_layers"] = backbone.num_layers
         if kind == "qwen3":
             config["attention_bias"] = False
+    return config, _tensors(_llama_variables(backbone))
+
+
+def _sizes(
+    backbone: keras.Model, kind: str, architecture: str, positions: int | None
+) -> dict[str, Any]:
+    """Returns what all of these families say of themselves in config.json."""
+    return {
+        "architectures": [architecture],
+        "model_type": kind,
+        "vocab_size": backbone.vocabulary_size,
+        "hidden_size": backbone.hidden_dim,
+        "intermediate_size": backbone.intermediate_dim,
+        "num_hidden_layers": backbone.num_layers,
+        "num_attention_heads": backbone.num_query_heads,
+        "num_key_value_heads": backbone.num_key_value_heads,
+        "max_position_embeddings": positions or _POSITIONS[kind],
+        "rms_norm_eps": backbone.layer_norm_epsilon,
+        "attention_dropout": 0.0,
+    }
+
+
+def _tensors(
+    variables: dict[str, keras.Variable], *, heads_first: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns weights as Hugging Face has them: matrices `[out, in]`, heads and width in one axis.
+
+    Args:
+        variables: By their names there.
+        heads_first: Kernels of heads are `[heads, in, width]`, and not `[in, heads, width]`.
+    """
     tensors = {}
-    for name, variable in _llama_variables(backbone).items():
+    for name, variable in variables.items():
         array = np.asarray(keras.ops.convert_to_numpy(variable))
         if name.endswith("o_proj.weight"):  # from heads and their width
             array = array.reshape(-1, array.shape[-1]).T
         elif name.endswith(".bias"):
             array = array.reshape(-1)
         elif array.ndim > 1 and "embed_tokens" not in name:
+            if heads_first and array.ndim == 3:
+                array = array.transpose(1, 0, 2)
             array = array.reshape(array.shape[0], -1).T
         tensors[name] = np.ascontiguousarray(array)
-    return config, tensors
+    return tensors
 
 
 def _llama_variables(backbone: keras.Model) -> dict[str, keras.Variable]:
@@ -190,26 +212,17 @@ def _gemma(
     backbone: keras.Model, positions: int | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     third = type(backbone).__name__ == "Gemma3Backbone"
-    norms = (backbone.use_post_attention_norm, backbone.use_post_ffw_norm)
-    if norms != (third or all(norms),) * 2 or (third and not backbone.use_query_key_norm):
+    norms = {backbone.use_post_attention_norm, backbone.use_post_ffw_norm}
+    if len(norms) > 1 or (third and not (all(norms) and backbone.use_query_key_norm)):
         raise _not_possible("Its layers have other norms than those of Gemma.")
     kind = "gemma3_text" if third else "gemma2" if all(norms) else "gemma"
-    config = {
-        "architectures": [f"{kind.removesuffix('_text').capitalize()}ForCausalLM"],
-        "model_type": kind,
-        "vocab_size": backbone.vocabulary_size,
-        "hidden_size": backbone.hidden_dim,
+    architecture = f"{kind.removesuffix('_text').capitalize()}ForCausalLM"
+    config = _sizes(backbone, kind, architecture, positions) | {
         "intermediate_size": backbone.intermediate_dim // (1 if third else 2),
-        "num_hidden_layers": backbone.num_layers,
-        "num_attention_heads": backbone.num_query_heads,
-        "num_key_value_heads": backbone.num_key_value_heads,
         "head_dim": backbone.head_dim,
-        "max_position_embeddings": positions or _POSITIONS[kind],
-        "rms_norm_eps": backbone.layer_norm_epsilon,
         "hidden_act": "gelu_pytorch_tanh",
         "hidden_activation": "gelu_pytorch_tanh",
         "attention_bias": False,
-        "attention_dropout": 0.0,
         "tie_word_embeddings": True,
         "rope_theta": 1_000_000.0 if third else 10_000.0,
     }
@@ -245,17 +258,7 @@ def _gemma(
             name: {"rope_theta": theta, "rope_type": "linear", "factor": factor}
             for name, (theta, factor) in ropes.items()
         }
-    tensors = {}
-    for name, variable in _gemma_variables(backbone, kind).items():
-        array = np.asarray(keras.ops.convert_to_numpy(variable))
-        if name.endswith("o_proj.weight"):  # from heads and their width
-            array = array.reshape(-1, array.shape[-1]).T
-        elif array.ndim == 3:  # [heads, hidden, width of one]
-            array = array.transpose(0, 2, 1).reshape(-1, array.shape[1])
-        elif array.ndim == 2 and "embed_tokens" not in name:
-            array = array.T
-        tensors[name] = np.ascontiguousarray(array)
-    return config, tensors
+    return config, _tensors(_gemma_variables(backbone, kind), heads_first=True)
 
 
 def _gemma_variables(backbone: keras.Model, kind: str) -> dict[str, keras.Variable]:
