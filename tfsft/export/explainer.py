@@ -1,6 +1,6 @@
 """Why the model of a finished run answers as it does; needs no recipe."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tfsft import data
 from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.explanations import Explanation, Reason
-from tfsft.evaluation.predictions import Prediction, read_predictions
+from tfsft.evaluation.predictions import Prediction, predictions, read_predictions
 from tfsft.export.attribution import Attribution, Score
 from tfsft.export.predictor import Predictor, load_predictor
 
@@ -141,6 +141,33 @@ def output_score(above: keras.Model, rest: Sequence[tf.Tensor], score: Any) -> S
         return score(above(inputs if rest else first, training=False))
 
     return from_crossing
+
+
+def explained_labels(
+    name: str,
+    output: np.ndarray,
+    predictor: Predictor,
+    known: Prediction | None,
+    why: Callable[[str, int], Reason],
+) -> Explanation:
+    """Returns why a classifier answers one example as it does.
+
+    Args:
+        name: The example's id.
+        output: Of the model, `[1, outputs]`.
+        predictor: Of the run.
+        known: What is right, if somebody knows.
+        why: From the title and the place of an output to the reason for it.
+    """
+    (row,) = predictions([name], None, output, predictor.class_names, kind=predictor.labels)
+    targets = label_targets(output[0], predictor.task, known)
+    return Explanation(
+        id=name,
+        prediction=str(row.prediction),
+        probability=row.probability,
+        label=None if known is None else str(known.label),
+        reasons=tuple(why(*target) for target in targets),
+    )
 
 
 def label_targets(

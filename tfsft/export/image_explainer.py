@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -10,12 +11,12 @@ from PIL import Image
 from tfsft import data, models
 from tfsft.data.sources import ImageSource
 from tfsft.evaluation.explanations import Explanation, Reason
-from tfsft.evaluation.predictions import Prediction, predictions
+from tfsft.evaluation.predictions import Prediction
 from tfsft.export.attribution import grad_cam, integrated_gradients
 from tfsft.export.explainer import (
     Explainer,
     check_count,
-    label_targets,
+    explained_labels,
     output_score,
     reason,
     unreadable,
@@ -68,19 +69,9 @@ class ImageExplainer(Explainer):
                 yield self._explanation(picture.numpy(), name, (known or {}).get(name))
 
     def _explanation(self, picture: np.ndarray, name: str, known: Prediction | None) -> Explanation:
-        task = self.predictor.task
         output = self.predictor.model(picture, training=False).numpy()
-        (row,) = predictions([name], None, output, self.predictor.class_names, kind=task["labels"])
-        return Explanation(
-            id=name,
-            prediction=str(row.prediction),
-            probability=row.probability,
-            label=None if known is None else str(known.label),
-            reasons=tuple(
-                self._reason(picture, title, place)
-                for title, place in label_targets(output[0], task, known)
-            ),
-        )
+        why = partial(self._reason, picture)
+        return explained_labels(name, output, self.predictor, known, why)
 
     def _reason(self, picture: np.ndarray, title: str, place: int) -> Reason:
         below, above = self.pixels

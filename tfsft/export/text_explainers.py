@@ -14,13 +14,13 @@ from tfsft.data.ragged import Ragged
 from tfsft.data.words import split_words
 from tfsft.evaluation.decoding import AnswerDecoder
 from tfsft.evaluation.explanations import Explanation, Piece, Reason
-from tfsft.evaluation.predictions import Prediction, predictions
+from tfsft.evaluation.predictions import Prediction
 from tfsft.export.attribution import Attribution, integrated_gradients
 from tfsft.export.explainer import (
     Explainer,
     check_count,
     check_length,
-    label_targets,
+    explained_labels,
     output_score,
     reason,
 )
@@ -138,22 +138,13 @@ class TextExplainer(TokenExplainer):
         tokens, second = rows["token_ids"][0], int(facts["second"][0])
         inputs = self.inputs(tokens, second)
         output = np.asarray(predictor.model(inputs, training=False))
-        (row,) = predictions([name], None, output, predictor.class_names, kind=predictor.labels)
 
         def why(title: str, place: int) -> Reason:
             found, weights = self.attribute(inputs, lambda y: y[:, place])
             passages = self._passages(cells, weights, second)
             return reason(title, found, passages=passages)
 
-        return Explanation(
-            id=name,
-            prediction=str(row.prediction),
-            probability=row.probability,
-            label=None if known is None else str(known.label),
-            reasons=tuple(
-                why(*target) for target in label_targets(output[0], predictor.task, known)
-            ),
-        )
+        return explained_labels(name, output, predictor, known, why)
 
     def _passages(
         self, cells: Mapping[str, list], weights: np.ndarray, second: int
