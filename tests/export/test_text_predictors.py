@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from answers import numbers
 from text_runs import TEXTS
 
 from tfsft.export import load_predictor
@@ -17,15 +18,6 @@ def answers(predictor, texts):
     found, bad = predictor.answer(examples)
     assert bad == []
     return dict(zip(texts, found, strict=True))
-
-
-def numbers(answer):
-    """All that is a float in an answer."""
-    if isinstance(answer, dict):
-        return [x for key in sorted(answer) for x in numbers(answer[key])]
-    if isinstance(answer, list):
-        return [x for item in answer for x in numbers(item)]
-    return [answer] if isinstance(answer, float) else []
 
 
 def rest(answer):

@@ -4,10 +4,10 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import openai
 import pytest
 import requests
+from answers import likeliest as greedy
 
 from tfsft.export import load_predictor
 
@@ -36,16 +36,9 @@ def likeliest(running):
 
     def answer(messages, count):
         begin = [] if messages[0]["role"] == "system" else predictor.begin()
-        ids = list(predictor.encoder.prompt([*begin, *messages]))
-        start = len(ids)
-        while len(ids) < start + count:
-            batch = np.array([ids], np.int32)
-            logits = predictor.model({"token_ids": batch, "padding_mask": np.ones_like(batch)})
-            token = int(np.asarray(logits)[0, -1].argmax())
-            if token in predictor.encoder.stop:
-                break
-            ids.append(token)
-        return predictor.tokenizer.decode(ids[start:]), start, len(ids) - start
+        prompt = predictor.encoder.prompt([*begin, *messages])
+        new = greedy(predictor, prompt, count)
+        return predictor.tokenizer.decode(new), len(prompt), len(new)
 
     return answer
 

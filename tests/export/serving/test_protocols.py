@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import requests
+from answers import numbers
 from PIL import Image
 from text_runs import TEXTS
 
@@ -19,14 +20,6 @@ INPUTS = {  # by run: what programs call the inputs, and what people do
     "tags": (["texts"], ["text"]),
     "questions": (["question", "context"], ["question", "context"]),
 }
-
-
-def numbers(answer):
-    if isinstance(answer, dict):
-        return [x for key in sorted(answer) for x in numbers(answer[key])]
-    if isinstance(answer, list):
-        return [x for item in answer for x in numbers(item)]
-    return [answer] if isinstance(answer, float) else []
 
 
 def words(answer):
