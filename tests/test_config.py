@@ -14,6 +14,7 @@ from tfsft.config import (
     read_recipe,
     read_settings,
     to_dict,
+    without_options,
 )
 from tfsft.errors import UsageError
 
@@ -304,3 +305,11 @@ def test_descriptions_in_a_docstring():
         "third": "On the next line.",
     }
     assert read_args("No section.") == {}
+
+
+def test_options_are_taken_out_of_a_command_with_their_values():
+    words = ["run", "mine.py", "--run-dir", "a", "--epochs", "2", "--resume=b", "--run-directory"]
+    names = ("--run-dir", "--resume")
+    assert without_options(words, names) == [
+        "run", "mine.py", "--epochs", "2", "--run-directory",
+    ]  # fmt: skip

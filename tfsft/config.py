@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -429,3 +429,19 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 def to_dict(config: Any) -> dict[str, Any]:
     """Returns a Config's settings, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+def without_options(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """Returns the words of a command without some options and their values.
+
+    Args:
+        words: As typed.
+        names: Options that take a value, such as `--run-dir`.
+    """
+    kept, skip = [], False
+    for word in words:
+        if skip or word in names:
+            skip = not skip
+        elif word.partition("=")[0] not in names:
+            kept.append(word)
+    return kept

@@ -243,3 +243,9 @@ def test_other_versions_are_said(run, capsys):
     change(run, "versions", keras="3.99")
     training.Run("small", CONFIG, resume=run)
     assert f"Note: keras was '3.99', now '{keras.__version__}'" in capsys.readouterr().out
+
+
+def test_a_task_that_is_cut_off_is_named(run):
+    (run / "task.json").write_text('{"format": 1, "ta')
+    with pytest.raises(UserError, match=r"task\.json cannot be read(.|\n)*Expected a JSON file"):
+        training.Run("small", CONFIG, resume=run)

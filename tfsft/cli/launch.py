@@ -12,6 +12,7 @@ from tfsft.cli.local_workers import LocalWorkers
 from tfsft.cli.ray_workers import run_on_ray
 from tfsft.cli.run import COMMAND, RunOptions, check_folders, going_on
 from tfsft.cli.run import command as run_command
+from tfsft.config import without_options
 from tfsft.errors import UsageError
 
 
@@ -107,12 +108,6 @@ def run_options(words: Sequence[str]) -> RunOptions:
 
 def words_for(words: Sequence[str], folder: str) -> list[str]:
     """Returns the words that every worker is started with, whether to begin or to go on."""
-    kept, skip = [], False
-    for word in words:
-        if skip or word in ("--resume", "--run-dir", "--strategy"):
-            skip = not skip
-        elif word not in ("--go-on", "--no-go-on") and not word.startswith(
-            ("--resume=", "--run-dir=", "--strategy=")
-        ):
-            kept.append(word)
+    kept = without_options(words, ("--resume", "--run-dir", "--strategy"))
+    kept = [word for word in kept if word not in ("--go-on", "--no-go-on")]
     return [*kept, "--strategy", "multiworker", "--run-dir", folder, "--go-on"]

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 import tfsft
 from tfsft import evaluation
+from tfsft.config import without_options
 from tfsft.data.image_feed import explain_unreadable
 from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UsageError, UserError
@@ -63,6 +64,7 @@ from tfsft.training.saver import Saver
 from tfsft.training.signals import Signals
 from tfsft.training.tensor_files import sync
 from tfsft.training.workers import Workers, private_folder
+from tfsft.untrusted import read_json
 
 FORMAT = 1
 MISTAKES_SHOWN = 24  # as text in TensorBoard
@@ -155,7 +157,7 @@ class Run:
         self._started = time.monotonic()
         self._resumed = None
         self._trained: set[int] = set()  # places of the weights that any phase has trained
-        self._digest = ""  # of those that none has
+        self._hashed: tuple[set[int], str] = set(), digest(())  # some weights, as `id`
         self._facts = {
             "finished": {},
             "updates": 0,
@@ -205,12 +207,7 @@ class Run:
     @property
     def resume_command(self) -> str | None:
         """What a person types to go on, once there is something to go on from."""
-        words, skip = [], False
-        for word in self.command:  # the folder is named anew
-            if skip or word in ("--resume", "--run-dir"):
-                skip = not skip
-            elif not word.startswith(("--resume=", "--run-dir=")):
-                words.append(word)
+        words = without_options(self.command, ("--resume", "--run-dir"))  # the folder is named anew
         return shlex.join([*words, "--resume", self.place])
 
     def show_tokens(self, encoder: Any, source: Any) -> None:
@@ -325,7 +322,7 @@ class Run:
         facts = {
             **facts,
             "trained": sorted(self._trained),
-            "frozen_sha256": self._digest,
+            "frozen_sha256": self._digest_of(self._as_loaded()),
             "events": event_lengths(self.dir / "tensorboard"),
         }
         self.saver.start(arrays, _plain(facts), best)
@@ -480,7 +477,7 @@ class Run:
         for left_over in self.dir.glob("features-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         if (self.dir / "task.json").is_file():
-            self.task = json.loads((self.dir / "task.json").read_text())
+            self.task = read_json(self.dir / "task.json")
         for checkpoint in self.checkpoints.newest_first():
             # With more epochs to train, the state before a phase's end is the one to go on from.
             if grown and checkpoint.facts["phase"] is None:
@@ -573,13 +570,16 @@ class Run:
         return set(weights_of(self.model)) - trained
 
     def _will_train(self, tuner: FineTuner) -> None:
-        """Notes the weights that a phase is about to change, and the hash of all others."""
+        """Notes the weights that a phase is about to change, and hashes all others."""
         places = {id(v): place for place, v in enumerate(self.model.variables)}
         self._trained |= {places[id(v)] for v in tuner.trainable_variables if id(v) in places}
-        self._digest = self._digest_of(self._as_loaded())
+        self._digest_of(self._as_loaded())
 
     def _digest_of(self, chosen: set[int]) -> str:
-        return digest(v for v in self.model.variables if id(v) in chosen)
+        """Hash of weights that nobody changes; computed once while they are the same ones."""
+        if chosen != self._hashed[0]:
+            self._hashed = chosen, digest(v for v in self.model.variables if id(v) in chosen)
+        return self._hashed[1]
 
     def _restore_model(self, checkpoint: Checkpoint) -> None:
         self._trained = set(checkpoint.facts["trained"])
