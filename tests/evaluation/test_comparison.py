@@ -80,6 +80,11 @@ def test_better_or_luck(pair):
     assert found.notes == []
 
 
+def test_equal_answers_are_luck_in_every_test(make):
+    twins = [make(n, "single", labels(), answers(np.arange(N) < 40, 1), NAMES) for n in "cd"]
+    assert "in 100% of such tests (McNemar" in comparison_as_text(compare(twins))
+
+
 def test_three_runs_are_corrected_for_luck(pair, make):
     third = make("c", "single", labels(), answers(np.arange(N) < 41, 3), NAMES)
     found = compare([*pair, third])

@@ -16,7 +16,7 @@ from tfsft.evaluation.atomic_write import atomic_write
 from tfsft.evaluation.comparison import Comparison, Estimate, Verdict
 from tfsft.evaluation.pages import render
 from tfsft.evaluation.report import NOUNS, explained, figure_text, svg
-from tfsft.evaluation.wording import duration, plain
+from tfsft.evaluation.wording import duration, percent, plain
 
 FORMAT = 1
 # Okabe and Ito's palette, told apart with any colour vision.
@@ -164,7 +164,7 @@ def _said(verdict: Verdict, first: str, other: str, kind: str, many: str) -> dic
     difference, low, high = (
         _signed(verdict.metric, value) for value in asdict(verdict.difference).values()
     )
-    luck = f"{100 * verdict.p:.2g}%" if verdict.p >= 0.0005 else "less than 0.05%"
+    luck = percent(verdict.p) if verdict.p >= 0.0005 else "less than 0.05%"
     if verdict.test == "mcnemar":
         test = "McNemar's exact test"
         counts = (
