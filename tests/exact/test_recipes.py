@@ -5,6 +5,7 @@ import random
 
 import pytest
 from killed import kill_and_compare
+from run_folders import differences_beyond_rounding
 
 pytestmark = pytest.mark.slow
 
@@ -100,3 +101,11 @@ def test_killed_four_times(tmp_path, make):
         ("evaluation", 1, draw.random()),
     ]
     kill_and_compare(tmp_path, make.__name__, options, moments)
+
+
+def test_killed_on_two_replicas(tmp_path):
+    draw = random.Random(5)
+    given = text_cls(tmp_path, draw) | {"strategy": "mirrored", "devices": "cpu:0,cpu:1"}
+    options = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+    moments = [("step", 3, 0.02), ("write", 2, 0.5), ("validation", 1, 0)]
+    kill_and_compare(tmp_path, "text_cls", options, moments, differences_beyond_rounding)

@@ -103,13 +103,14 @@ def run(folder, recipe, *words, moment=None):
     )  # fmt: skip
 
 
-def kill_and_compare(folder, recipe, options, moments):
+def kill_and_compare(folder, recipe, options, moments, compare=None):
     """Kills a run at one moment after the other; asserts that its end is that of a whole one.
 
     Args:
         folder: Where it runs.
         recipe, options: What is run.
         moments: The arguments of this script, for each process.
+        compare: Names what differs between two runs; by default every bit.
 
     Returns:
         What each process said.
@@ -127,7 +128,7 @@ def kill_and_compare(folder, recipe, options, moments):
         said.append(done.stdout)
     done = run(folder, recipe, *options, "--resume", "killed")
     assert done.returncode == 0, (moments, done.stderr)
-    found = differences(folder / "whole", folder / "killed")
+    found = (compare or differences)(folder / "whole", folder / "killed")
     assert not found, (found, moments, said)
     assert not list((folder / "killed" / "checkpoints").glob(".writing-*"))
     return [*said, done.stdout]
