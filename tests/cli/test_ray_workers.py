@@ -152,7 +152,8 @@ def test_ray_gives_up_and_says_why(tmp_path):
     folder = tmp_path / "run"
     trouble = f"1 whole 9 {signal.SIGKILL}"
     said = finish(launch("ray", str(folder), restarts=0, trouble=trouble), 1)
-    message = said[said.index("Error: Worker 1 of 2 (process ") :]
+    # Ray shows the RuntimeError of its worker as well, before.
+    message = said[said.index("\nError: Worker 1 of 2 (process ") :]
     assert "was killed by SIGKILL." in message
     assert f"--run-dir {folder} --strategy" not in message
     assert f"--run-dir {folder} --go-on" in message
