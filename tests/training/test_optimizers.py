@@ -47,3 +47,30 @@ def test_adam_does_not_decay():
     optimizer.build([variable])
     optimizer.apply([keras.ops.zeros(2)])
     np.testing.assert_array_equal(variable, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adamw_follows_its_formula(decay, factor):
+    """Six updates at a changing rate, against NumPy (Loshchilov and Hutter, 2019, algorithm 2)."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(7, 5)).astype("float32")
+    kernel = keras.Variable(weights, name="kernel")
+    rates = [0.1, 0.05, 0.2, 0.1, 0.01, 0.3]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(range(5), rates)
+    optimizer = make_optimizer(
+        "adamw", schedule, weight_decay=decay, rate_factors={kernel.path: factor}
+    )
+    optimizer.build([kernel])
+    expected = weights.astype("float64")
+    first, second = np.zeros((7, 5)), np.zeros((7, 5))
+    for step, rate in enumerate(rates, 1):
+        gradient = rng.normal(size=(7, 5)).astype("float32")
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)])
+        expected *= 1 - rate * factor * decay
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient.astype("float64") ** 2
+        # Keras adds epsilon before it corrects the root (Kingma and Ba, 2015, end of section 2).
+        corrected = rate * factor * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        expected -= corrected * first / (np.sqrt(second) + 1e-7)
+        np.testing.assert_allclose(np.asarray(kernel), expected, rtol=1e-5, atol=1e-6)

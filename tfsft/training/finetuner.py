@@ -104,10 +104,9 @@ class FineTuner(keras.Model):
         x, y, weights = _unpack(data)
         replica = tf.distribute.get_replica_context()
         variables = self.trainable_variables
-        gradients = self._summed_gradients(x, y, weights, variables)
         total = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
+        gradients = self._share_of_gradients(x, y, weights, total, variables)
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        gradients = [tf.math.divide_no_nan(g, total) for g in gradients]
         gradients = self._with_regularisation(gradients, variables)
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm * self._loss_scale())
@@ -127,22 +126,21 @@ class FineTuner(keras.Model):
             return {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
 
-    def _summed_gradients(self, x, y, weights, variables) -> list[tf.Tensor]:  # noqa: ANN001
-        """Gradients of the weighted sum of losses over this replica's examples, part by part."""
-
-        # A mean on the way keeps float16 gradients as small as users of loss scaling expect.
-        size = tf.cast(tf.size(weights), "float32")
+    def _share_of_gradients(self, x, y, weights, total, variables) -> list[tf.Tensor]:  # noqa: ANN001
+        """What this replica's examples add to the gradients of the global mean, part by part."""
 
         def part_gradients(x, y, weights):  # noqa: ANN001
             with tf.GradientTape() as tape:
                 outputs = self(x, training=True)
                 losses = self._per_example_loss(y, outputs)
-                loss = tf.reduce_sum(losses * weights) / size * self._loss_scale()
+                # Divided here and not afterwards, which would be a pass over all gradients.
+                loss = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
+                loss *= self._loss_scale()
             self._measure(x, y, outputs, weights)
             gradients = tape.gradient(
                 loss, [v.value for v in variables], unconnected_gradients="zero"
             )
-            return [tf.convert_to_tensor(gradient) * size for gradient in gradients]
+            return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
         if self.accumulate == 1:
             return part_gradients(x, y, weights)

@@ -5,6 +5,7 @@ each layer.
 from collections.abc import Mapping
 
 import keras
+import tensorflow as tf
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "lion", "muon")
 # Weight decay pulls matrices towards zero; biases and normalisation have no reason to be there.
@@ -54,9 +55,59 @@ def make_optimizer(
         ),
     }[name]()
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
+    if name in ("adam", "adamw"):
+        _fuse_adam(optimizer)
     if rate_factors:
         _scale_rates(optimizer, rate_factors)
     return optimizer
+
+
+def _fuse_adam(optimizer: keras.optimizers.Adam) -> None:
+    """Makes an update one operation a variable instead of a dozen, and decay two instead of four.
+
+    The formulas are Keras's. What counts is how often all weights pass through memory: with a large
+    vocabulary that took Keras's optimizer longer than the matrix products of a small batch.
+    """
+    update_step = optimizer.update_step
+
+    def fused_update(gradient, variable, learning_rate) -> None:  # noqa: ANN001
+        if isinstance(gradient, tf.IndexedSlices):
+            return update_step(gradient, variable, learning_rate)
+        dtype = variable.dtype
+        step = tf.cast(optimizer.iterations + 1, dtype)
+        index = optimizer._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=optimizer._momentums[index].value.handle,
+            v=optimizer._velocities[index].value.handle,
+            beta1_power=tf.cast(optimizer.beta_1, dtype) ** step,
+            beta2_power=tf.cast(optimizer.beta_2, dtype) ** step,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=tf.cast(optimizer.beta_1, dtype),
+            beta2=tf.cast(optimizer.beta_2, dtype),
+            epsilon=tf.cast(optimizer.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
+        return None
+
+    def one_pass_decay(variables) -> None:  # noqa: ANN001
+        def decay(variable) -> None:  # noqa: ANN001
+            if optimizer._use_weight_decay(variable):
+                rate = tf.cast(optimizer.learning_rate, variable.dtype)
+                kept = 1.0 - rate * tf.cast(optimizer.weight_decay, variable.dtype)
+                variable.assign(variable * kept)
+
+        def everywhere(strategy, variables) -> None:  # noqa: ANN001
+            for variable in variables:
+                strategy.extended.update(variable.value, decay, group=False)
+
+        if optimizer.weight_decay is not None:
+            tf.__internal__.distribute.interim.maybe_merge_call(
+                everywhere, optimizer._distribution_strategy, variables
+            )
+
+    optimizer.update_step = fused_update
+    optimizer._apply_weight_decay = one_pass_decay
 
 
 def _scale_rates(optimizer: keras.optimizers.Optimizer, factors: Mapping[str, float]) -> None:
