@@ -56,6 +56,8 @@ class Config:
         gradual: Open so many stages one after another, a phase each, instead of `unfreeze` at once;
             0 does not.
         epochs: Passes over the data in each phase.
+        head_epochs: Passes in which the head is trained alone before the backbone is opened; -1 is
+            as many as `epochs`.
         max_steps: Most updates in each phase; 0 is no limit.
         batch_size: Pictures in one update.
         accumulate: Parts a batch is computed in: same result, less memory.
@@ -104,6 +106,7 @@ class Config:
     unfreeze: str = "auto"
     gradual: Annotated[int, "0.."] = 0
     epochs: Annotated[int, "1.."] = 8
+    head_epochs: Annotated[int, "-1.."] = -1
     max_steps: Annotated[int, "0.."] = 0
     batch_size: Annotated[int, "1.."] = 32
     accumulate: Annotated[int, "1.."] = 1
@@ -296,7 +299,7 @@ def main(config: Config, run: training.Run) -> None:
         tuner.fit(
             phase_train,
             validation_data=phase_validation,
-            epochs=config.epochs,
+            epochs=_epochs(config, name),
             phase=run.phase(
                 name,
                 patience=config.patience or None,
@@ -350,14 +353,23 @@ def _phases(config: Config, model: keras.Model) -> list[tuple[str, str]]:
     if config.gradual:
         stages = models.stages(model.get_layer("backbone"))[-config.gradual :]
         opened = [(f"stage {i}", stage[0]) for i, stage in enumerate(reversed(stages), 1)]
-        return [("head", "none"), *opened]
-    if config.unfreeze == "none":
+    elif config.unfreeze == "none":
         return [("head", "none")]
-    return [("head", "none"), ("unfrozen", config.unfreeze)]
+    else:
+        opened = [("unfrozen", config.unfreeze)]
+    return [("head", "none"), *opened] if config.head_epochs else opened
+
+
+def _epochs(config: Config, phase: str) -> int:
+    alone = config.unfreeze == "none" and not config.gradual
+    if phase == "head" and config.head_epochs >= 0 and not alone:
+        return config.head_epochs
+    return config.epochs
 
 
 def _optimizer(config: Config, model: keras.Model, phase: str, steps: int) -> keras.Optimizer:
-    total = min(steps * config.epochs, config.max_steps or steps * config.epochs)
+    total = steps * _epochs(config, phase)
+    total = min(total, config.max_steps or total)
     schedule = training.make_schedule(
         config.schedule,
         config.learning_rate if phase == "head" else config.unfrozen_learning_rate,

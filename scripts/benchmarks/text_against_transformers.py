@@ -2,12 +2,16 @@
 
     python scripts/benchmarks/text_against_transformers.py prepare
     python scripts/benchmarks/text_against_transformers.py ours
-    HF/bin/python scripts/benchmarks/text_against_transformers.py baseline
+    python scripts/benchmarks/text_against_transformers.py keras
+    .venv-benchmarks/bin/python scripts/benchmarks/text_against_transformers.py baseline
     python scripts/benchmarks/text_against_transformers.py summary
 
 `baseline` runs in an environment of its own with torch, transformers and accelerate; it needs
-nothing of tfsft. Both sides fine-tune the starter minilm, with the same splits, epochs, batch size,
-rate and seeds: AdamW, linear decay after a warm-up, weight decay without biases and norms.
+nothing of tfsft. All sides fine-tune the starter minilm, with the same splits, epochs, batch size
+and rate: AdamW, linear decay after a warm-up, weight decay without biases and norms. `keras` is
+what the guides of KerasHub write: their classifier with its own preprocessor, which pads to
+--max-length, and a cosine for the linear decay.
+`scripts/benchmarks/run text` measures their time.
 
 The reviews are in the source package vaderSentiment 3.3.2 (MIT) on PyPI: sentences from Rotten
 Tomatoes collected by Pang and Lee, rated from -4 to 4 by twenty people (Hutto and Gilbert, 2014).
@@ -37,22 +41,25 @@ SPLITS = ("train", "validation", "test")
 
 
 def main() -> None:
-    """Does one of the four steps."""
+    """Does one of the five steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["prepare", "ours", "baseline", "summary"])
+    parser.add_argument("step", choices=["prepare", "ours", "keras", "baseline", "summary"])
     parser.add_argument("--folder", type=Path, default=Path("runs/reviews"), help="for all files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128, help="tokens")
+    parser.add_argument("--rows", type=int, default=8056, help="prepare: training rows")
+    parser.add_argument("--precision", default="float32")
     args = parser.parse_args()
     if args.step == "prepare":
-        prepare(args.folder)
+        prepare(args.folder, args.rows)
     elif args.step == "summary":
         summary(args.folder)
     else:
-        train = {"ours": train_ours, "baseline": train_baseline}[args.step]
+        steps = {"ours": train_ours, "keras": train_keras, "baseline": train_baseline}
+        train = steps[args.step]
         for seed in args.seeds:
             start = time.perf_counter()
             scores = train(args, seed)
@@ -66,10 +73,10 @@ def main() -> None:
             file = args.folder / f"{args.step}.json"
             earlier = json.loads(file.read_text()) if file.exists() else []
             file.write_text(json.dumps([*earlier, result], indent=1) + "\n")
-            print(result, flush=True)
+            print(json.dumps({key: value for key, value in scores.items() if key != "by_epoch"}))
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, most: int) -> None:
     """Makes reviews.csv, with columns text, label and split, and minilm/, the model's folder."""
     from sklearn.model_selection import train_test_split
 
@@ -91,6 +98,7 @@ def prepare(folder: Path) -> None:
     validation, test = train_test_split(
         held_out, test_size=0.5, random_state=0, stratify=[label[row] for row in held_out]
     )
+    train = train[:most]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "reviews.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -132,9 +140,58 @@ def train_ours(args: argparse.Namespace, seed: int) -> dict:
         command += ["--data", args.folder / "reviews.csv", "--epochs", args.epochs]
         command += ["--learning-rate", args.learning_rate, "--batch-size", args.batch_size]
         command += ["--max-length", args.max_length, "--seed", seed, "--run-dir", run]
+        command += ["--precision", args.precision]
         subprocess.run([str(part) for part in command], check=True)
         metrics = json.loads((run / "metrics.json").read_text())
-    return {f"{split}_accuracy": metrics[split]["accuracy"] for split in SPLITS[1:]}
+    scores = {f"{split}_accuracy": metrics[split]["accuracy"] for split in SPLITS[1:]}
+    (speed,) = metrics["timing"]["learned_per_second"].values()
+    return {**scores, "training_rows_per_second": round(speed, 1)}
+
+
+def train_keras(args: argparse.Namespace, seed: int) -> dict:
+    """Fine-tunes as the guides of KerasHub do."""
+    import keras
+    import keras_hub
+
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(args.precision)
+    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    labels: dict[str, list[int]] = {split: [] for split in SPLITS}
+    with open(args.folder / "reviews.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            texts[row["split"]].append(row["text"])
+            labels[row["split"]].append(int(row["label"] == "positive"))
+    preset = str(args.folder / "minilm")
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor.from_preset(
+        preset, sequence_length=args.max_length
+    )
+    model = keras_hub.models.BertTextClassifier.from_preset(
+        preset, num_classes=2, preprocessor=preprocessor, activation="softmax"
+    )
+    steps = -(-len(texts["train"]) // args.batch_size) * args.epochs
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=args.learning_rate, warmup_steps=round(0.1 * steps)
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    start = time.perf_counter()
+    model.fit(
+        texts["train"],
+        labels["train"],
+        batch_size=args.batch_size,
+        epochs=args.epochs,
+        validation_data=(texts["validation"], labels["validation"]),
+        verbose=0,
+    )
+    seconds = time.perf_counter() - start
+    scores = {
+        f"{split}_accuracy": model.evaluate(texts[split], labels[split], verbose=0)[1]
+        for split in SPLITS[1:]
+    }
+    model.save(args.folder / "keras.keras")
+    speed = len(texts["train"]) * args.epochs / seconds
+    return {**scores, "training_rows_per_second": round(speed, 1)}
 
 
 def train_baseline(args: argparse.Namespace, seed: int) -> dict:
@@ -174,6 +231,7 @@ def train_baseline(args: argparse.Namespace, seed: int) -> dict:
                 save_strategy="no",
                 seed=seed,
                 use_cpu=True,
+                bf16=args.precision == "mixed_bfloat16",
                 disable_tqdm=True,
                 report_to="none",
             ),
@@ -182,14 +240,18 @@ def train_baseline(args: argparse.Namespace, seed: int) -> dict:
             processing_class=tokenizer,
             compute_metrics=accuracy,
         )
+        start = time.perf_counter()
         trainer.train()
+        speed = len(examples["train"]) * args.epochs / (time.perf_counter() - start)
         by_epoch = [
             row["eval_accuracy"] for row in trainer.state.log_history if "eval_accuracy" in row
         ]
         test = trainer.evaluate(examples["test"])
+        trainer.save_model(folder)
     return {
         "validation_accuracy": by_epoch[-1],
         "test_accuracy": test["eval_accuracy"],
+        "training_rows_per_second": round(speed, 1),
         "by_epoch": by_epoch,
     }
 

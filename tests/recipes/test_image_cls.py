@@ -157,6 +157,14 @@ def test_options(settings, flowers, tiny_backbone, tmp_path):
     assert np.isfinite(run.metrics["test"]["log_loss"])
 
 
+@pytest.mark.parametrize(("head_epochs", "rows"), [(0, ["unfrozen"]), (1, ["head", "unfrozen"])])
+def test_how_long_the_head_is_trained_alone(head_epochs, rows, flowers, tiny_backbone, tmp_path):
+    settings = {"data": str(flowers), "backbone": tiny_backbone, "epochs": 1, "limit": 24}
+    run = run_recipe(tmp_path / "run", head_epochs=head_epochs, **settings)
+    lines = (run.dir / "history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == rows
+
+
 def test_several_labels(flowers, tiny_backbone, tmp_path):
     lines = ["path,labels"]
     for name in ("blue", "green", "red"):
