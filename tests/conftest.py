@@ -14,6 +14,7 @@ os.environ |= {
     "KERAS_BACKEND": "tensorflow",
     "MPLBACKEND": "Agg",
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TFSFT_PRECISION": "float32",  # on every machine the same
 }
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core, so one thread in each
     os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}

@@ -1,5 +1,6 @@
 """Several processes as the environment names them; nothing is started here."""
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -107,3 +108,22 @@ def test_a_tpu_that_is_not_there(monkeypatch):
     assert asked == ["mine"]
     with pytest.raises(UsageError, match="--tpu mine was given with --strategy mirrored"):
         training.make_strategy("mirrored", tpu="mine")
+
+
+@pytest.mark.parametrize(
+    ("gain", "expected"), [(1.9, ("float32", False)), (4.0, ("mixed_bfloat16", True))]
+)
+def test_half_precision_where_the_processor_is_fast_in_it(gain, expected, monkeypatch):
+    monkeypatch.delenv("TFSFT_PRECISION")
+    monkeypatch.setattr(strategies, "bfloat16_gain", lambda: gain)
+    try:
+        precision, reason = strategies.set_precision("auto", tf.distribute.get_strategy())
+        assert (precision, "4.0 times" in reason) == expected
+        assert keras.config.dtype_policy().name == precision
+        assert strategies.set_precision("float32", tf.distribute.get_strategy()) == ("float32", "")
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_the_gain_is_measured():
+    assert 0.01 < strategies.bfloat16_gain() < 100

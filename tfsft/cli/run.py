@@ -41,7 +41,9 @@ class RunOptions:
         tpu: Name or address of the TPU, with --strategy tpu.
         devices: Train on these devices only, such as `gpu:0,gpu:1`.
         precision: Number format of the computation; weights stay float32. `auto` is mixed_bfloat16
-            on GPUs and TPUs that have it, else float32.
+            on devices that are fast in it, else float32.
+        jit: Compile what lies between matrix products by XLA. `auto` does so on processors, for
+            trainings long enough to make up for the time that compiling takes.
         deterministic: Use only operations that give the same bits every time. Without the option
             they are used on a CPU, and as before where a run goes on.
         checkpoint_minutes: Save the state each time so many minutes have passed.
@@ -59,6 +61,7 @@ class RunOptions:
     tpu: str | None = None
     devices: str | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    jit: Literal["auto", "on", "off"] = "auto"
     deterministic: bool | None = None
     checkpoint_minutes: Annotated[float, ">0.."] = 1.0
     checkpoint_steps: Annotated[int, "1.."] | None = None
@@ -116,6 +119,7 @@ def _train(
         tpu=options.tpu,
         devices=options.devices,
         precision=options.precision,
+        jit=options.jit,
         deterministic=options.deterministic,
         checkpoint_minutes=options.checkpoint_minutes,
         checkpoint_steps=options.checkpoint_steps,

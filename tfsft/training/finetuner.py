@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UserError
+from tfsft.training.fused import FusedLayers, pays
 from tfsft.training.strategy import distribute, is_multiworker
 
 SEEDS_APART = 1_000_003  # a prime far from the differences between the seeds of layers
@@ -40,11 +41,13 @@ class FineTuner(keras.Model):
         self.model = model
         self.accumulate = accumulate
         self.clip_norm = clip_norm
+        self._fused: FusedLayers | None = None
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Calls the wrapped model."""
-        return self.model(inputs, training=training)
+        with self._fused.active() if self._fused else contextlib.nullcontext():
+            return self.model(inputs, training=training)
 
     def compile(
         self,
@@ -246,6 +249,10 @@ class FineTuner(keras.Model):
                 size=x.plan.size,
             )
             callbacks = [*(callbacks or ()), *phase.callbacks]
+            shapes = len(getattr(x.plan, "widths", "1"))
+            updates = min(x.steps * epochs, phase.max_updates or x.steps * epochs)
+            if pays(phase.run.jit, self.distribute_strategy, updates, shapes):
+                self._fused = FusedLayers(self.model)
         shared = _SharedCallbacks(
             callbacks, add_history=True, model=self, epochs=epochs, steps=x.steps
         )

@@ -62,6 +62,11 @@ def make_optimizer(
     return optimizer
 
 
+def current_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the learning rate of the next update, whether a schedule or a variable says it."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
 def _fuse_adam(optimizer: keras.optimizers.Adam) -> None:
     """Makes an update one operation a variable instead of a dozen, and decay two instead of four.
 

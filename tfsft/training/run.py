@@ -85,6 +85,8 @@ class Run:
             `training.make_strategy`. Of several workers the first, the chief, alone writes the
             run folder and speaks.
         precision: One of `training.PRECISIONS`.
+        jit: Compiles what lies between matrix products by XLA: "on", "off", or "auto", where it
+            pays.
         command: What was typed, to print the command that goes on.
         debug: Leaves TensorFlow's own messages on.
         checkpoint_minutes: Time between two checkpoints.
@@ -111,6 +113,7 @@ class Run:
         devices: str | None = None,
         tpu: str | None = None,
         precision: str = "auto",
+        jit: str = "auto",
         command: list[str] | None = None,
         debug: bool = False,
         checkpoint_minutes: float = 1.0,
@@ -141,11 +144,17 @@ class Run:
         self.checkpoint_steps = checkpoint_steps
         self.saver = Saver(self._write_checkpoint, self.say, self._checkpoint_written)
         self.allow_changed = allow_changed
+        self.jit = jit
         path = self.dir / "config.json"
         self.config = json.loads(path.read_text()) if self.resuming else {}
-        self.precision = strategies.set_precision(precision, self.strategy)
+        before = self.config.get("device", {})
+        if precision == "auto":
+            precision = before.get("precision", precision)
+        self.precision, reason = strategies.set_precision(precision, self.strategy)
+        if reason:
+            self.say(reason)
         if deterministic is None:
-            deterministic = self.config.get("device", {}).get("deterministic")
+            deterministic = before.get("deterministic")
         self.deterministic = strategies.set_determinism(deterministic)
         self._check_batch_size()
         self.seed = int(self.settings.get("seed", 0))

@@ -8,6 +8,7 @@ import keras
 
 from tfsft.errors import going_on_with_a_full_disk
 from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.training.optimizers import current_rate
 
 
 class History(keras.callbacks.Callback):
@@ -28,7 +29,7 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the epoch's row."""
         row = {"phase": self.phase, "epoch": epoch + 1}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = current_rate(self.model.optimizer)
         row |= {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append(row)
         with going_on_with_a_full_disk():  # after the next epoch all rows are written again

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsft.evaluation import plots
+from tfsft.training.optimizers import current_rate
 
 POINTS_PER_EPOCH = 50
 
@@ -91,7 +92,7 @@ class TensorBoard(keras.callbacks.Callback):
                 before, count_before = self._last.get(name, (0.0, 0.0))
                 if count > count_before:
                     tf.summary.scalar(f"step/{name}", (total - before) / (count - count_before))
-            tf.summary.scalar("step/learning_rate", float(self.model.optimizer.learning_rate))
+            tf.summary.scalar("step/learning_rate", current_rate(self.model.optimizer))
             rate = self.every * self.batch_size / max(now - self._step_time, 1e-9)
             tf.summary.scalar("step/examples_per_second", rate)
         self._last, self._step_time = totals, now
@@ -113,7 +114,7 @@ class TensorBoard(keras.callbacks.Callback):
             with writer.as_default(step=updates):
                 tf.summary.scalar(f"epoch/{name.removeprefix('val_')}", value)
         with self._train.as_default(step=updates):
-            tf.summary.scalar("epoch/learning_rate", float(self.model.optimizer.learning_rate))
+            tf.summary.scalar("epoch/learning_rate", current_rate(self.model.optimizer))
             rate = self._steps * self.batch_size / max(seconds, 1e-9)
             tf.summary.scalar("epoch/examples_per_second", rate)
         matrix = self._confusion_matrix()

@@ -1,0 +1,142 @@
+"""Compiled layers compute what the layers compute, and so do their gradients."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfsft import data, training
+from tfsft.training.fused import FusedLayers, pays
+
+
+def llama():
+    backbone = keras_hub.models.LlamaBackbone(
+        vocabulary_size=50,
+        num_layers=2,
+        num_query_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        num_key_value_heads=1,
+    )
+    tokens = {name: keras.Input((None,), dtype="int32", name=name) for name in backbone.input}
+    return keras.Model(tokens, keras.layers.Dense(3)(backbone(tokens)[:, 0]))
+
+
+def bert():
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=50, num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, dropout=0
+    )
+    tokens = {name: keras.Input((None,), dtype="int32", name=name) for name in backbone.input}
+    return keras.Model(tokens, keras.layers.Dense(3)(backbone(tokens)["sequence_output"][:, 0]))
+
+
+def batch(model, size=4, width=7):
+    rng = np.random.default_rng(width)
+    known = {
+        "token_ids": rng.integers(1, 50, (size, width)),
+        "padding_mask": np.ones((size, width)),
+        "segment_ids": np.zeros((size, width)),
+    }
+    return {i.name: tf.constant(known[i.name], tf.int32) for i in model.inputs}
+
+
+def gradients(model, inputs, fused=None):
+    @tf.function
+    def compute(inputs):
+        with tf.GradientTape() as tape:
+            if fused:
+                with fused.active():
+                    outputs = model(inputs, training=True)
+            else:
+                outputs = model(inputs, training=True)
+            loss = tf.reduce_sum(outputs**2)
+        variables = [v.value for v in model.trainable_variables]
+        return outputs, tape.gradient(loss, variables, unconnected_gradients="zero")
+
+    outputs, found = compute(inputs)
+    return outputs.numpy(), [tf.convert_to_tensor(g).numpy() for g in found]
+
+
+@pytest.mark.parametrize("make", [bert, llama])
+def test_the_same_gradients(make):
+    keras.utils.set_random_seed(0)
+    model = make()
+    for variable in model.trainable_variables:  # norms that do something
+        variable.assign(variable + keras.random.normal(variable.shape, stddev=0.1))
+    fused = FusedLayers(model)
+    for width in (7, 5):
+        inputs = batch(model, width=width)
+        plain, expected = gradients(model, inputs)
+        compiled, found = gradients(model, inputs, fused)
+        np.testing.assert_allclose(compiled, plain, rtol=1e-5, atol=1e-5)
+        scale = max(np.abs(g).max() for g in expected)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one / scale, other / scale, atol=2e-6)
+    # A normalisation and an activation, each once for all layers.
+    assert len(fused._functions) == 2
+
+
+def test_the_layers_are_as_they_were_afterwards():
+    model = bert()
+    before = [dict(layer.__dict__) for layer in model._flatten_layers()]
+    changed = []
+
+    def trace():
+        with FusedLayers(model).active():
+            changed.extend(layer.__dict__ for layer in model._flatten_layers())
+            assert changed != before
+            raise RuntimeError("traced")
+
+    with pytest.raises(RuntimeError, match="traced"):
+        trace()
+    for layer, old in zip(model._flatten_layers(), before, strict=True):
+        assert layer.__dict__.keys() == old.keys()
+        assert all(layer.__dict__[name] is value for name, value in old.items())
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_training_gives_the_same_weights(tmp_path, replicas):
+    found = {}
+    for jit in ("off", "on"):
+        devices = ",".join(f"cpu:{i}" for i in range(replicas))
+        options = {"strategy": "mirrored", "devices": devices} if replicas > 1 else {}
+        with training.Run("x", run_dir=tmp_path / jit, jit=jit, **options) as run:
+            with run.strategy.scope():
+                model = bert()
+                model.set_weights(
+                    [
+                        np.random.default_rng(i).normal(0, 0.3, w.shape)
+                        for i, w in enumerate(model.weights)
+                    ]
+                )
+            rows = [{k: v.numpy() for k, v in batch(model, 8, w).items()} for w in (7, 5)]
+            labels = np.arange(8) % 3
+
+            def fetch(steps, seeds, rows=rows):
+                return tf.data.Dataset.from_tensor_slices(
+                    {k: v[steps] for k, v in rows[0].items()}
+                ).map(lambda inputs: (inputs, tf.ones(tf.shape(inputs["token_ids"])[:1], bool)))
+
+            pipeline = data.Pipeline(data.BatchPlan(8, 4), labels, fetch, num_classes=3)
+            run.begin(model, task={"task": "x"}, data={})
+            with run.strategy.scope():
+                tuner = training.FineTuner(model)
+                tuner.compile(
+                    keras.optimizers.SGD(0.01),
+                    keras.losses.CategoricalCrossentropy(from_logits=True),
+                )
+            tuner.fit(pipeline, epochs=2, phase=run.phase("all"))
+            assert bool(tuner._fused) == (jit == "on")
+            found[jit] = [np.asarray(w) for w in model.weights]
+    for one, other in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_it_is_compiled_where_that_pays():
+    one = tf.distribute.get_strategy()
+    assert pays("auto", one, updates=200, shapes=1)
+    assert not pays("auto", one, updates=199, shapes=1)
+    assert not pays("auto", one, updates=500, shapes=20)
+    assert pays("on", one, updates=1, shapes=20)
+    assert not pays("off", one, updates=10_000, shapes=1)
