@@ -7,46 +7,86 @@ from typing import Any
 import click
 
 from tfsft.cli.tensorflow_start import starting_tensorflow
+from tfsft.errors import UsageError
+
+PORTABLE = ("onnx", "litert")
 
 
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--format",
-    type=click.Choice(["saved_model", "keras", "hf"]),
+    type=click.Choice(["saved_model", *PORTABLE, "keras", "hf"]),
     default="saved_model",
     show_default=True,
-    help="saved_model: for TensorFlow, TensorFlow Serving and what else reads it. Of runs about "
-    "conversations keras: a preset of KerasHub; hf: a folder of Hugging Face.",
+    help="saved_model: for TensorFlow, TensorFlow Serving and what else reads it. onnx, litert: "
+    "for ONNX Runtime and LiteRT, without TensorFlow. Of runs about conversations keras: a preset "
+    "of KerasHub; hf: a folder of Hugging Face.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8", "dynamic", "float16"]),
+    help="onnx, litert: int8 computes in integers, measured with training data; dynamic and "
+    "float16 make the weights smaller.",
+)
+@click.option("--data", help="onnx, litert: other held-out data than the run's test split.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="onnx, litert: largest difference of an output, by default 1e-4; with --quantize largest "
+    "loss of accuracy, by default 0.01.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to make; by default RUN/FORMAT."
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
 @click.pass_obj
-def command(call: Any, run: Path, format: str, out: Path | None, debug: bool) -> None:
+def command(
+    call: Any,
+    run: Path,
+    format: str,
+    out: Path | None,
+    debug: bool,
+    **options: Any,
+) -> None:
     """Write the model of the finished run RUN for use without tfsft.
 
-    saved_model takes raw texts or pictures, and has been compared with `tfsft predict`; keras and
-    hf hold the model of a chat run, its tokenizer, template and stop tokens, and have been loaded
-    again and compared with it.
+    saved_model takes raw texts or pictures, and has been compared with `tfsft predict`. onnx and
+    litert take tokens or pixels; tokenizer and an example lie beside them, and a certificate says
+    how they do on held-out examples. keras and hf hold the model of a chat run, its tokenizer,
+    template and stop tokens, and have been loaded again and compared with it.
     """
+    for name, value in options.items():
+        if value is not None and format not in PORTABLE:
+            raise UsageError(
+                f"--{name} was given with --format {format}.",
+                "It goes with --format onnx and --format litert.",
+                "Leave it out, or choose one of these.",
+            )
     with starting_tensorflow(debug or call.debug):
-        from tfsft.export import export_language_model, export_saved_model
+        from tfsft.export import export_language_model, export_portable, export_saved_model
         from tfsft.training.console import Console
     console = Console(stream=sys.stderr)
     console.say(f"Exporting {run}; this takes a moment.")
-    out = out or run / format
-    if format == "saved_model":
+    quantize = options["quantize"]
+    out = out or run / (f"{format}-{quantize}" if quantize else format)
+    if format in PORTABLE:
+        progress = console.quiet_reporter("Reading", "examples")
+        exported = export_portable(run, out, format, progress=progress, **options)
+        compared = exported.certificate.summary()
+    elif format == "saved_model":
         exported = export_saved_model(run, out)
-        compared = f"On {exported.samples} examples it answers as `tfsft predict` does:"
+        compared = (
+            f"On {exported.samples} examples it answers as `tfsft predict` does: the largest "
+            f"difference is {exported.difference:.1g}."
+        )
     else:
         exported = export_language_model(run, out, format)
-        compared = f"On {exported.samples} prompts its logits are those of the run:"
+        compared = (
+            f"On {exported.samples} prompts its logits are those of the run: the largest "
+            f"difference is {exported.difference:.1g}."
+        )
     for note in exported.notes:
         console.say(note)
-    console.say(
-        f"Wrote {exported.folder}. {compared} the largest difference is "
-        f"{exported.difference:.1g}. Use it so:"
-    )
+    console.say(f"Wrote {exported.folder}. {compared} Use it so:")
     click.echo(exported.usage)

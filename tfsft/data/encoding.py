@@ -15,6 +15,7 @@ import numpy as np
 from tfsft.cache import cache_folder, made_once
 from tfsft.data.ragged import Ragged, joined
 from tfsft.data.token_table import FORMAT, TokenTable, write_tokens
+from tfsft.data.windows import most_context, windows
 from tfsft.data.words import split_words
 from tfsft.errors import UsageError
 
@@ -306,31 +307,6 @@ def encoded_chunks(
                     progress(done, len(source))
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
-
-
-def windows(length: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """Returns where windows over `length` tokens begin and end.
-
-    Each has `room` tokens and shares `stride` with the one before; the last one ends at the end,
-    and may share more.
-    """
-    if length <= room:
-        return [(0, length)]
-    starts = [*range(0, length - room, room - stride), length - room]
-    return [(start, start + room) for start in starts]
-
-
-def most_context(length: int, spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Returns for each token the window in which it is furthest from an edge, int64 `[length]`."""
-    if len(spans) == 1:
-        return np.zeros(length, np.int64)
-    places = np.arange(length)
-    starts, stops = np.array(spans).T[..., None]
-    # The ends of the text are no edges: there is nothing beyond them.
-    before = np.where(starts == 0, length, places - starts)
-    after = np.where(stops == length, length, stops - 1 - places)
-    context = np.where((places >= starts) & (places < stops), np.minimum(before, after), -1)
-    return context.argmax(axis=0)
 
 
 def tokens_of_words(tokenizer: Tokenizer, cells: Mapping[str, list]) -> tuple[Ragged, Ragged]:

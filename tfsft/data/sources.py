@@ -101,15 +101,16 @@ class BlobStorage:
 
     def check(self, row: int) -> tuple[str, str | None]:
         """Reads one picture; returns its content hash and what is wrong with it, or None."""
-        data = self._read(row)
+        data = self.read(row)
         return content_hash(data), inspect_image(data)
 
     def image(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads and decodes one picture in graph: (uint8 `[height, width, 3]`, bool)."""
-        encoded = tf.numpy_function(self._read, [row], tf.string, stateful=False)
+        encoded = tf.numpy_function(self.read, [row], tf.string, stateful=False)
         return decode_image(tf.ensure_shape(encoded, []))
 
-    def _read(self, row: int) -> bytes:
+    def read(self, row: int) -> bytes:
+        """Returns one encoded picture."""
         return self._bytes[self.starts[row] : self.ends[row]].tobytes()
 
     @cached_property

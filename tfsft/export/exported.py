@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tfsft.errors import UsageError, UserError
 
@@ -21,6 +22,7 @@ class Exported:
             (of numbers beyond 1, relative).
         usage: Lines of Python that load and call it.
         notes: What else there is to know.
+        certificate: How it compares with the run on held-out examples, if that was done.
     """
 
     folder: Path
@@ -28,6 +30,7 @@ class Exported:
     difference: float
     usage: str
     notes: tuple[str, ...] = ()
+    certificate: Any = None
 
 
 def refuse_existing(out: Path) -> None:

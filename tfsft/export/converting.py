@@ -1,0 +1,211 @@
+"""A Keras model as an ONNX or a LiteRT file."""
+
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsft.errors import UserError
+
+OPSET = 18
+FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
+NEEDS = {  # what converts and what runs, and the package that has it
+    "onnx": {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"},
+    "litert": {"ai_edge_litert": "ai-edge-litert"},
+}
+Inputs = Mapping[str, np.ndarray]
+
+
+def check_installed(format: str) -> None:
+    """Raises a UserError if a package is not installed that a format needs."""
+    missing = [
+        package
+        for module, package in NEEDS.get(format, {}).items()
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise UserError(
+            f"--format {format} needs {', '.join(missing)}, not installed here.",
+            f"The packages of tfsft[{format}].",
+            f"pip install {' '.join(missing)}",
+        )
+
+
+def convert(
+    model: keras.Model,
+    path: Path,
+    format: str,
+    *,
+    output: str,
+    quantize: str | None = None,
+    calibration: Callable[[], Iterable[Inputs]] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model as a file of another format.
+
+    Args:
+        model: From tensors to one tensor; a single input is called `pictures` in the file.
+        path: The file.
+        format: "onnx" or "litert".
+        output: What the output is called in the file.
+        quantize: "int8" for weights and what flows between layers, "dynamic" for weights alone,
+            "float16" for weights; None for none of it.
+        calibration: Gives inputs of single examples, which int8 measures what flows with.
+        about: What an ONNX file says of itself.
+
+    Raises:
+        UserError: The model has an operation that the format has not.
+    """
+    try:
+        with _quiet():
+            if format == "onnx":
+                _write_onnx(model, path, output, quantize, calibration, about or {})
+            else:
+                _write_litert(model, path, output, quantize, calibration)
+    except (ValueError, RuntimeError, NotImplementedError, tf.errors.OpError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        raise UserError(
+            f"The model cannot be written with --format {format}: {lines[0][:300]}",
+            "A model whose operations the format has.",
+            "Use --format saved_model, or another --quantize.",
+        ) from error
+
+
+def _served(model: keras.Model, output: str) -> tuple[Callable, list[tf.TensorSpec]]:
+    """Returns the model as a function of named tensors, and what these are."""
+    names = [tensor.name for tensor in model.inputs]
+    single = len(names) == 1
+
+    def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        inputs = tensors[0] if single else dict(zip(names, tensors, strict=True))
+        return {output: model(inputs, training=False)}
+
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, "pictures" if single else name)
+        for tensor, name in zip(model.inputs, names, strict=True)
+    ]
+    return serve, specs
+
+
+def _write_onnx(
+    model: keras.Model,
+    path: Path,
+    output: str,
+    quantize: str | None,
+    calibration: Callable[[], Iterable[Inputs]] | None,
+    about: Mapping[str, Any],
+) -> None:
+    import onnx
+    import tf2onnx
+    from keras.src.export.tf2onnx_lib import patch_tf2onnx
+
+    serve, specs = _served(model, output)
+    patch_tf2onnx()
+    function = tf.function(serve, input_signature=specs, autograph=False)
+    graph, _ = tf2onnx.convert.from_function(function, specs, opset=OPSET)
+    sizes = {0: "batch", 1: "length"}
+    for value in (*graph.graph.input, *graph.graph.output):
+        unknown = [d for d in value.type.tensor_type.shape.dim if not d.HasField("dim_value")]
+        for dimension, size in zip(unknown, sizes.values(), strict=False):
+            dimension.dim_param = size
+    about = {"task.json": json.dumps(about, ensure_ascii=False)}
+    onnx.helper.set_model_props(graph, about)
+    if quantize == "float16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        graph = convert_float_to_float16(graph, keep_io_types=True)
+    if quantize in ("dynamic", "int8"):
+        graph = _quantized(graph, quantize, calibration)
+        onnx.helper.set_model_props(graph, about)
+    onnx.save(graph, path)
+
+
+def _quantized(graph: Any, quantize: str, calibration: Any) -> Any:
+    import onnx
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        """Hands over the examples, one at a time."""
+
+        def __init__(self):
+            self._inputs = iter(calibration())
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            """Returns the next one; None after the last."""
+            return next(self._inputs, None)
+
+    with tempfile.TemporaryDirectory(prefix="tfsft-onnx-") as folder:
+        whole, prepared, smaller = (str(Path(folder, f"{i}.onnx")) for i in range(3))
+        onnx.save(graph, whole)
+        quantization.quant_pre_process(whole, prepared, skip_symbolic_shape=True)
+        if quantize == "dynamic":
+            quantization.quantize_dynamic(prepared, smaller, per_channel=True)
+        else:
+            quantization.quantize_static(
+                prepared,
+                smaller,
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        return onnx.load(smaller)
+
+
+def _write_litert(
+    model: keras.Model,
+    path: Path,
+    output: str,
+    quantize: str | None,
+    calibration: Callable[[], Iterable[Inputs]] | None,
+) -> None:
+    serve, specs = _served(model, output)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", serve, specs)
+    lite = tf.lite
+    with tempfile.TemporaryDirectory(prefix="tfsft-litert-") as folder:
+        archive.write_out(folder, verbose=False)
+        converter = lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=["serving_default"]
+        )
+        if quantize is not None:
+            converter.optimizations = [lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantize == "int8":
+            converter.representative_dataset = lambda: map(dict, calibration())
+            converter.target_spec.supported_ops = [
+                lite.OpsSet.TFLITE_BUILTINS_INT8,
+                lite.OpsSet.TFLITE_BUILTINS,  # for what has no int8, such as integer arithmetic
+            ]
+        path.write_bytes(converter.convert())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what converters say from a person who asked for a file."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    null, error = os.open(os.devnull, os.O_WRONLY), os.dup(2)
+    try:
+        os.dup2(null, 2)  # the converters print from C++
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(error, 2)
+        for handle in (null, error):
+            os.close(handle)
+        logging.disable(before)

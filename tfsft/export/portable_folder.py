@@ -1,0 +1,56 @@
+"""The files that lie beside an exported model and make it of use without tfsft."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfsft.data import windows, words
+from tfsft.evaluation import decoding
+from tfsft.export.portable_tokenizer import special_tokens, write_tokenizer
+from tfsft.export.predictor import Predictor
+
+HERE = Path(__file__).parent / "portable"
+# What is copied as `reading.py` by task, and what that needs.
+READING = {
+    "image_classification": ("pictures.py", "labels.py"),
+    "text_classification": ("texts.py", "labels.py", "tokens.py"),
+    "token_classification": ("tags.py", "tokens.py", "words.py", "windows.py"),
+    "question_answering": ("questions.py", "tokens.py", "words.py", "windows.py", "decoding.py"),
+}
+# These know nothing of tfsft, so they are used as they are.
+_OWN = {f"{of.__name__.split('.')[-1]}.py": of.__file__ for of in (decoding, windows, words)}
+RUNTIMES = {
+    "onnx": "onnx_runtime.py",
+    "litert": "litert_runtime.py",
+    "keras": "keras_runtime.py",
+}
+
+
+def write_portable(predictor: Predictor, folder: Path, runtime: str) -> None:
+    """Writes task.json, tokenizer.json, example.py and what it imports.
+
+    Args:
+        predictor: Of the run.
+        folder: Where the model is, or will be.
+        runtime: One of `RUNTIMES`.
+
+    Raises:
+        UserError: The tokenizer cannot be written as a tokenizer.json.
+    """
+    task: dict[str, Any] = dict(predictor.task)
+    if "tokenizer" in task:
+        task["special_tokens"] = special_tokens(predictor.tokenizer)
+        write_tokenizer(predictor.tokenizer, folder / "tokenizer.json")
+    text = json.dumps(task, indent=1, ensure_ascii=False)
+    (folder / "task.json").write_text(text + "\n", encoding="utf-8")
+    reading, *needed = READING[task["task"]]
+    copies: Mapping[str, str] = {
+        "example.py": "example.py",
+        "reading.py": reading,
+        "runtime.py": RUNTIMES[runtime],
+        **{name: name for name in needed},
+    }
+    for name, source in copies.items():
+        shutil.copyfile(_OWN.get(source, HERE / source), folder / name)
