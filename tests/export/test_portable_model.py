@@ -1,7 +1,9 @@
 """An ONNX or LiteRT file answers as its run does, where there is no TensorFlow."""
 
 import functools
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 from held_out_runs import write_picture_run, write_text_run
 
-from tfsft.export import export_portable, load_predictor
+from tfsft.errors import UsageError, UserError
+from tfsft.export import certifying, export_portable, load_predictor, portable_model
+from tfsft.export.replaying import Replay
 
 FORMATS = ("onnx", "litert")
 
@@ -111,3 +115,119 @@ def same_answer(ours, theirs):
         assert theirs["probability"] == pytest.approx(ours["probability"], abs=1e-4)
     else:
         assert theirs["value"] == pytest.approx(ours["prediction"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("quantize", ["int8", "dynamic", "float16"])
+@pytest.mark.parametrize("name", ["pictures", "texts"])
+def test_a_quantised_model_is_smaller_and_says_what_it_costs(
+    held_out_run, tmp_path, name, format, quantize
+):
+    """Of random weights any answer may tip, so all of the accuracy may go."""
+    out = tmp_path / "out"
+    run = held_out_run(name)
+    export_portable(run, out, format, quantize=quantize, tolerance=1)
+    found = json.loads((out / "certificate.json").read_text())
+    assert found["quantize"] == quantize
+    assert 0 < found["difference"] < 0.6
+    assert found["loss"] == found["keras"]["score"] - found["exported"]["score"]
+    assert quantize in (out / "certificate.html").read_text()
+
+
+def test_what_answers_differently_is_refused_with_the_worst_and_removed(
+    held_out_run, tmp_path, monkeypatch
+):
+    """The run itself is changed behind its back: one class is the likeliest whatever comes."""
+    outputs = certifying.run_outputs
+    first = lambda predictor, source: [of[::-1] for of in outputs(predictor, source)]  # noqa: E731
+    monkeypatch.setattr(certifying, "run_outputs", first)
+    monkeypatch.setattr(certifying, "replay_keras", lambda *_: Replay([], 0.1, 0.1, 1))
+    with pytest.raises(
+        UserError, match=r"answers differently from the run(.|\n)* became "
+    ) as error:
+        export_portable(held_out_run("pictures"), tmp_path / "out", "onnx")
+    assert "The worst of 30 examples" in str(error.value)
+    assert "--tolerance allows more" in error.value.fix
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_is_gone_costs_one_message(held_out_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(held_out_run("texts"), run)
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["data"] = str(tmp_path / "gone.csv")
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"held-out examples(.|\n)*gone.csv(.|\n)*--data"):
+        export_portable(run, tmp_path / "out", "onnx")
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\nthe fox,weather\na lazy dog,天气\n")
+    with pytest.raises(UserError, match=r"int8(.|\n)*gone(.|\n)*--quantize dynamic"):
+        export_portable(run, tmp_path / "out", "onnx", quantize="int8", data=str(other))
+    (run / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"config\.json does not say"):
+        export_portable(run, tmp_path / "out", "onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "other.csv"}
+
+
+@pytest.mark.slow
+def test_other_held_out_data(held_out_run, tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\nthe fox,weather\na lazy dog,天气\n")
+    exported = export_portable(held_out_run("texts"), tmp_path / "out", "onnx", data=str(other))
+    assert exported.samples == 2
+    assert json.loads((tmp_path / "out" / "certificate.json").read_text())["data"] == str(other)
+
+
+@pytest.mark.parametrize(("format", "module"), [("onnx", "tf2onnx"), ("litert", "ai_edge_litert")])
+def test_a_missing_package_is_named(held_out_run, tmp_path, monkeypatch, format, module):
+    find = importlib.util.find_spec
+    missing = lambda name, *rest: None if name == module else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    with pytest.raises(UserError, match=f"pip install {module.replace('_', '-')}"):
+        export_portable(held_out_run("pictures"), tmp_path / "out", format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_runtime_is_one_message(held_out_run, tmp_path, monkeypatch):
+    def write(model, path, *_, **__):
+        path.write_bytes(b"no model")
+
+    monkeypatch.setattr(portable_model, "convert", write)
+    with pytest.raises(UserError, match=r"does not answer: .*(\n|.)*removed"):
+        export_portable(held_out_run("pictures"), tmp_path / "out", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_are_no_runs_or_exist_are_refused(held_out_run, tmp_path):
+    with pytest.raises(UsageError, match="is not the folder of a run"):
+        export_portable(tmp_path / "nothing", tmp_path / "out", "onnx")
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is not finished"):
+        export_portable(half, tmp_path / "out", "litert")
+    with pytest.raises(UsageError, match="half exists already"):
+        export_portable(held_out_run("texts"), half, "litert")
+
+
+@pytest.mark.slow
+def test_batches_of_any_size_and_length(held_out_run, tmp_path):
+    export_portable(held_out_run("texts"), tmp_path / "onnx", "onnx")
+    export_portable(held_out_run("texts"), tmp_path / "litert", "litert")
+    from ai_edge_litert.interpreter import Interpreter
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(str(tmp_path / "onnx" / "model.onnx"))
+    assert session.get_inputs()[0].shape == ["batch", "length"]
+    assert session.get_outputs()[0].name == "probabilities"
+    lite = Interpreter(str(tmp_path / "litert" / "model.tflite")).get_signature_runner()
+    random = np.random.default_rng(0)
+    model = load_predictor(held_out_run("texts")).model
+    for shape in ((1, 5), (4, 9), (2, 24)):
+        ids = random.integers(5, 30, shape, np.int32)
+        inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+        inputs["segment_ids"] = np.zeros_like(ids)
+        expected = model.predict(inputs, verbose=0)
+        np.testing.assert_allclose(session.run(None, inputs)[0], expected, atol=1e-5)
+        np.testing.assert_allclose(lite(**inputs)["probabilities"], expected, atol=1e-5)

@@ -83,8 +83,10 @@ def hold_out(run, data):
     from tfsft import evaluation
     from tfsft.export import load_predictor
 
-    (run / "config.json").write_text(json.dumps({"settings": {"data": str(data)}}))
+    columns = {"text_column": "text", "text_pair_column": "pair", "label_column": "label"}
+    options = columns if data.suffix == ".csv" and "pair" in data.read_text()[:20] else {}
+    (run / "config.json").write_text(json.dumps({"settings": {"data": str(data), **options}}))
     predictor = load_predictor(run)
-    source = predictor.load(str(data)).everything()
+    source = predictor.load(str(data), **options).everything()
     _, rows = predictor.evaluate(source.subset(np.arange(0, len(source), 2)))
     evaluation.write_rows(run / "predictions.csv", rows, kind=predictor.labels)

@@ -29,11 +29,11 @@ PORTABLE = ("onnx", "litert")
     help="onnx, litert: int8 computes in integers, measured with training data; dynamic and "
     "float16 make the weights smaller.",
 )
-@click.option("--data", help="onnx, litert: other held-out data than the run's test split.")
+@click.option("--data", help="Other held-out data than the run's test split.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="onnx, litert: largest difference of an output, by default 1e-4; with --quantize largest "
+    help="Largest difference of an output, by default 1e-4; with --quantize largest "
     "loss of accuracy, by default 0.01.",
 )
 @click.option(
@@ -51,16 +51,17 @@ def command(
 ) -> None:
     """Write the model of the finished run RUN for use without tfsft.
 
-    saved_model takes raw texts or pictures, and has been compared with `tfsft predict`. onnx and
-    litert take tokens or pixels; tokenizer and an example lie beside them, and a certificate says
-    how they do on held-out examples. keras and hf hold the model of a chat run, its tokenizer,
-    template and stop tokens, and have been loaded again and compared with it.
+    saved_model takes raw texts or pictures; onnx and litert take tokens or pixels, and tokenizer
+    and an example lie beside them. A certificate says how they do on held-out examples. keras and
+    hf hold the model of a chat run, its tokenizer, template and stop tokens, and have been loaded
+    again and compared with it.
     """
     for name, value in options.items():
-        if value is not None and format not in PORTABLE:
+        formats = PORTABLE if name == "quantize" else (*PORTABLE, "saved_model")
+        if value is not None and format not in formats:
             raise UsageError(
                 f"--{name} was given with --format {format}.",
-                "It goes with --format onnx and --format litert.",
+                f"It goes with --format {', '.join(formats)}.",
                 "Leave it out, or choose one of these.",
             )
     with starting_tensorflow(debug or call.debug):
@@ -70,12 +71,12 @@ def command(
     console.say(f"Exporting {run}; this takes a moment.")
     quantize = options["quantize"]
     out = out or run / (f"{format}-{quantize}" if quantize else format)
+    progress = console.quiet_reporter("Reading", "examples")
     if format in PORTABLE:
-        progress = console.quiet_reporter("Reading", "examples")
         exported = export_portable(run, out, format, progress=progress, **options)
-        compared = exported.certificate.summary()
     elif format == "saved_model":
-        exported = export_saved_model(run, out)
+        del options["quantize"]
+        exported = export_saved_model(run, out, certified=True, progress=progress, **options)
         compared = (
             f"On {exported.samples} examples it answers as `tfsft predict` does: the largest "
             f"difference is {exported.difference:.1g}."
@@ -86,6 +87,8 @@ def command(
             f"On {exported.samples} prompts its logits are those of the run: the largest "
             f"difference is {exported.difference:.1g}."
         )
+    if exported.certificate is not None:
+        compared = exported.certificate.summary()
     for note in exported.notes:
         console.say(note)
     console.say(f"Wrote {exported.folder}. {compared} Use it so:")

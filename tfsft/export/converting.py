@@ -50,7 +50,8 @@ def convert(
     quantize: str | None = None,
     calibration: Callable[[], Iterable[Inputs]] | None = None,
     about: Mapping[str, Any] | None = None,
-) -> None:
+    max_length: int | None = None,
+) -> int | None:
     """Writes a model as a file of another format.
 
     Args:
@@ -62,6 +63,10 @@ def convert(
             "float16" for weights; None for none of it.
         calibration: Gives inputs of single examples, which int8 measures what flows with.
         about: What an ONNX file says of itself.
+        max_length: Most tokens of a text.
+
+    Returns:
+        The one number of tokens that the file takes, of one text at a time; None where any do.
 
     Raises:
         UserError: The model has an operation that the format has not.
@@ -70,9 +75,16 @@ def convert(
         with _quiet():
             if format == "onnx":
                 _write_onnx(model, path, output, quantize, calibration, about or {})
-            else:
+                return None
+            try:
                 _write_litert(model, path, output, quantize, calibration)
-    except (ValueError, RuntimeError, NotImplementedError, tf.errors.OpError) as error:
+                return None
+            except Exception:  # LiteRT has fewer operations for sizes that it does not know
+                if max_length is None:
+                    raise
+                _write_litert(model, path, output, quantize, calibration, max_length)
+                return max_length
+    except Exception as error:  # converters raise nearly anything
         lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise UserError(
             f"The model cannot be written with --format {format}: {lines[0][:300]}",
@@ -113,6 +125,7 @@ def _write_onnx(
     patch_tf2onnx()
     function = tf.function(serve, input_signature=specs, autograph=False)
     graph, _ = tf2onnx.convert.from_function(function, specs, opset=OPSET)
+    _replace_erfc(graph.graph)
     sizes = {0: "batch", 1: "length"}
     for value in (*graph.graph.input, *graph.graph.output):
         unknown = [d for d in value.type.tensor_type.shape.dim if not d.HasField("dim_value")]
@@ -128,6 +141,26 @@ def _write_onnx(
         graph = _quantized(graph, quantize, calibration)
         onnx.helper.set_model_props(graph, about)
     onnx.save(graph, path)
+
+
+def _replace_erfc(graph: Any) -> None:
+    """Writes erfc(x), which GELU has and ONNX has not, as 1 - erf(x)."""
+    import onnx
+
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        one, erf = f"{node.name}/one", f"{node.name}/erf"
+        value = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [], [1.0])
+        nodes += [
+            onnx.helper.make_node("Constant", [], [one], one, value=value),
+            onnx.helper.make_node("Erf", node.input, [erf], erf),
+            onnx.helper.make_node("Sub", [one, erf], node.output, node.name),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _quantized(graph: Any, quantize: str, calibration: Any) -> Any:
@@ -169,8 +202,11 @@ def _write_litert(
     output: str,
     quantize: str | None,
     calibration: Callable[[], Iterable[Inputs]] | None,
+    fixed_length: int | None = None,
 ) -> None:
     serve, specs = _served(model, output)
+    if fixed_length is not None:
+        specs = [tf.TensorSpec([1, fixed_length], spec.dtype, spec.name) for spec in specs]
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serve", serve, specs)
@@ -185,12 +221,24 @@ def _write_litert(
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if quantize == "int8":
-            converter.representative_dataset = lambda: map(dict, calibration())
+            converter.representative_dataset = lambda: (
+                _filled(inputs, fixed_length) for inputs in calibration()
+            )
             converter.target_spec.supported_ops = [
                 lite.OpsSet.TFLITE_BUILTINS_INT8,
                 lite.OpsSet.TFLITE_BUILTINS,  # for what has no int8, such as integer arithmetic
             ]
         path.write_bytes(converter.convert())
+
+
+def _filled(inputs: Inputs, length: int | None) -> dict[str, np.ndarray]:
+    """Returns one example with as many tokens as the file takes."""
+    if length is None:
+        return dict(inputs)
+    return {
+        name: np.pad(array, [(0, 0), (0, length - array.shape[1])])
+        for name, array in inputs.items()
+    }
 
 
 @contextmanager

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from tfsft import data, models
-from tfsft.errors import UsageError
 from tfsft.evaluation.finished_run import read_task
 from tfsft.export.chat_predictor import ChatPredictor
 from tfsft.export.exported import Exported, answers_differently, refuse_existing, written_beside
+from tfsft.export.pairs import check_pair
 
 TOLERANCE = 1e-5
 PROMPTS = (
@@ -42,12 +42,7 @@ def export_language_model(run: str | Path, out: str | Path, format: str) -> Expo
     run, out = Path(run), Path(out)
     refuse_existing(out)
     task = read_task(run)
-    if task.get("task") != "chat":
-        raise UsageError(
-            f"{run} is about {str(task.get('task')).replace('_', ' ')}, not about conversations.",
-            f"--format {format} is for runs of chat_sft.",
-            f"tfsft export {run} --format saved_model",
-        )
+    check_pair(run, task, format)
     predictor = ChatPredictor(run, task)
     notes, readable = [], True
     template = predictor.encoder.template.portable

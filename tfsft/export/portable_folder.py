@@ -19,33 +19,44 @@ READING = {
     "token_classification": ("tags.py", "tokens.py", "words.py", "windows.py"),
     "question_answering": ("questions.py", "tokens.py", "words.py", "windows.py", "decoding.py"),
 }
+# The same for a SavedModel, which reads by itself; only its replay needs them.
+SERVED = {
+    "image_classification": ("served_pictures.py", "pictures.py", "labels.py"),
+    "text_classification": ("served_texts.py",),
+}
 # These know nothing of tfsft, so they are used as they are.
 _OWN = {f"{of.__name__.split('.')[-1]}.py": of.__file__ for of in (decoding, windows, words)}
 RUNTIMES = {
     "onnx": "onnx_runtime.py",
     "litert": "litert_runtime.py",
     "keras": "keras_runtime.py",
+    "saved_model": "saved_model_runtime.py",
 }
 
 
-def write_portable(predictor: Predictor, folder: Path, runtime: str) -> None:
+def write_portable(
+    predictor: Predictor, folder: Path, runtime: str, fixed_length: int | None = None
+) -> None:
     """Writes task.json, tokenizer.json, example.py and what it imports.
 
     Args:
         predictor: Of the run.
         folder: Where the model is, or will be.
         runtime: One of `RUNTIMES`.
+        fixed_length: Tokens that the model takes, if it takes no other number.
 
     Raises:
         UserError: The tokenizer cannot be written as a tokenizer.json.
     """
     task: dict[str, Any] = dict(predictor.task)
-    if "tokenizer" in task:
+    readers = SERVED if runtime == "saved_model" else READING
+    if "tokenizer" in task and readers is READING:
         task["special_tokens"] = special_tokens(predictor.tokenizer)
+        task["special_tokens"] |= {"fixed_length": fixed_length}
         write_tokenizer(predictor.tokenizer, folder / "tokenizer.json")
     text = json.dumps(task, indent=1, ensure_ascii=False)
     (folder / "task.json").write_text(text + "\n", encoding="utf-8")
-    reading, *needed = READING[task["task"]]
+    reading, *needed = readers[task["task"]]
     copies: Mapping[str, str] = {
         "example.py": "example.py",
         "reading.py": reading,

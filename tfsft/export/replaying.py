@@ -23,7 +23,9 @@ from tfsft.training.scoring import answer_text
 TIMED = 30  # examples that Keras is timed with, one at a time
 FIGURES = {"single": "accuracy", "multi": "accuracy", "regression": "r2"}
 FIGURES |= {"tags": "f1", "answers": "exact"}
-_OURS = ("tfsft", "keras", "keras_hub", "tensorflow", "tensorflow_text", "tf_keras")
+# What must not be imported, by format
+_BLOCKED = {"keras": ("tfsft",), "saved_model": ("tfsft", "keras_hub")}
+_ALL_BLOCKED = ("tfsft", "keras", "keras_hub", "tensorflow", "tensorflow_text", "tf_keras")
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Replay:
     memory: int
 
 
-def replay(folder: Path, examples: Sequence[Sequence[Any]], *, plain: bool = True) -> Replay:
+def replay(folder: Path, examples: Sequence[Sequence[Any]], format: str) -> Replay:
     """Answers examples by the files of an export.
 
     Args:
         folder: The export.
         examples: Raw inputs.
-        plain: Whether TensorFlow, Keras and tfsft must not be imported.
+        format: Of the export; what it must do without is not to be imported.
 
     Raises:
         UserError: It does not answer.
@@ -57,7 +59,7 @@ def replay(folder: Path, examples: Sequence[Sequence[Any]], *, plain: bool = Tru
     with tempfile.TemporaryDirectory(prefix="tfsft-replay-") as place:
         job, out = Path(place, "job.json"), Path(place, "out.npz")
         said = {"folder": str(folder.absolute()), "examples": examples, "out": str(out)}
-        said["blocked"] = _OURS if plain else ("tfsft",)
+        said["blocked"] = _BLOCKED.get(format, _ALL_BLOCKED)
         job.write_text(json.dumps(said), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-I", "-B", str(HERE / "replay.py"), str(job)],
@@ -88,7 +90,7 @@ def replay_keras(predictor: Predictor, examples: Sequence[Sequence[Any]]) -> Rep
         folder = Path(place)
         write_portable(predictor, folder, "keras")
         shutil.copyfile(predictor.run / "model.keras", folder / "model.keras")
-        return replay(folder, examples[:TIMED], plain=False)
+        return replay(folder, examples[:TIMED], "keras")
 
 
 def run_outputs(predictor: Predictor, source: Any) -> list[np.ndarray]:

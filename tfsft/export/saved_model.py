@@ -1,18 +1,28 @@
 """A finished run as a SavedModel that takes raw texts or pictures and needs no tfsft."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfsft.errors import UsageError
 from tfsft.evaluation.finished_run import read_task
+from tfsft.export.certifying import certify
 from tfsft.export.comparison import compare
 from tfsft.export.exported import Exported, answers_differently, refuse_existing, written_beside
-from tfsft.export.predictor import Predictor, load_predictor
-from tfsft.export.served import serve_answers, serve_pictures, serve_tags, serve_texts
+from tfsft.export.held_out import find_held_out
+from tfsft.export.pairs import check_pair
+from tfsft.export.portable_folder import SERVED, write_portable
+from tfsft.export.predictor import Predictor, Progress, load_predictor
+from tfsft.export.served import (
+    serve_answers,
+    serve_encoded,
+    serve_pictures,
+    serve_tags,
+    serve_texts,
+)
 
 TOLERANCE = 1e-5
 HALF_PRECISION = {"bfloat16", "float16"}
@@ -24,7 +34,15 @@ _SERVE = {
 }
 
 
-def export_saved_model(run: str | Path, out: str | Path) -> Exported:
+def export_saved_model(
+    run: str | Path,
+    out: str | Path,
+    *,
+    certified: bool = False,
+    tolerance: float | None = None,
+    data: str | None = None,
+    progress: Progress = None,
+) -> Exported:
     """Writes the model of a run as a SavedModel, and compares it with the run's predictor.
 
     Its function `serve` does all from raw inputs to answers, tokenisation included, exactly as
@@ -37,11 +55,15 @@ def export_saved_model(run: str | Path, out: str | Path) -> Exported:
       padded to the text with most words, with "", -1 and 0.
     - Questions: `serve(question, context)`: `answer`, `start`, `end`, `probability`; no answer is
       empty and starts and ends at -1.
-    - Pictures: `serve(pictures)`, uint8 `[n, height, width, 3]`: as texts.
+    - Pictures: `serve(pictures)`, uint8 `[n, height, width, 3]`: as texts. The signature `encoded`
+      takes `image_bytes`, the contents of files.
 
     Args:
         run: Folder of a finished run.
         out: Folder to make.
+        certified: Also replays held-out examples in another process, and writes the certificate.
+            Tags and questions have none: their words are chosen inside.
+        tolerance, data, progress: Of the certificate, see `export_portable`.
 
     Raises:
         UsageError: `run` is no finished run, is about conversations, or `out` exists.
@@ -49,13 +71,11 @@ def export_saved_model(run: str | Path, out: str | Path) -> Exported:
     """
     run, out = Path(run), Path(out)
     refuse_existing(out)
-    if read_task(run).get("task") == "chat":
-        raise UsageError(
-            f"{run} is about conversations, and is not written as a SavedModel.",
-            "keras: a preset of KerasHub. hf: a folder of Hugging Face.",
-            f"tfsft export {run} --format keras",
-        )
+    check_pair(run, read_task(run), "saved_model")
     predictor = load_predictor(run)
+    certified = certified and predictor.task["task"] in SERVED
+    held_out = find_held_out(predictor, data, progress)[0] if certified else None
+    certificate = None
     with written_beside(out) as beside:
         _write(predictor, beside)
         samples, difference = compare(predictor, beside)
@@ -63,7 +83,16 @@ def export_saved_model(run: str | Path, out: str | Path) -> Exported:
         limit = HALF_PRECISION_TOLERANCE if types & HALF_PRECISION else TOLERANCE
         if not difference <= limit:
             raise answers_differently(run, difference, limit)
-    return Exported(out, samples, difference, usage(predictor.task, out))
+        if certified:
+            if tolerance is None and types & HALF_PRECISION:
+                tolerance = HALF_PRECISION_TOLERANCE
+            with tempfile.TemporaryDirectory(prefix="tfsft-serve-") as place:
+                folder = Path(place)
+                write_portable(predictor, folder, "saved_model")
+                (folder / "saved_model").symlink_to(beside.absolute())
+                options = {"format": "saved_model", "tolerance": tolerance, "data": data}
+                certificate = certify(predictor, held_out, beside, folder, **options)
+    return Exported(out, samples, difference, usage(predictor.task, out), (), certificate)
 
 
 def usage(task: dict[str, Any], folder: str | Path) -> str:
@@ -85,9 +114,11 @@ def _write(predictor: Predictor, folder: Path) -> None:
     """Writes the SavedModel of a run."""
     task = predictor.task
     archive = keras.export.ExportArchive()
+    encoded = None
     if task["task"] == "image_classification":
         model = predictor.load_model()  # which resizes
         function, signature = serve_pictures(model, task)
+        encoded = serve_encoded(model, task)
     else:
         model = predictor.model
         holder = tf.Module()  # Keras tracks layers once they are built, which this never is
@@ -96,6 +127,8 @@ def _write(predictor: Predictor, folder: Path) -> None:
         function, signature = _SERVE[task["task"]](model, predictor.encoder, task)
     archive.track(model)
     archive.add_endpoint("serve", function, signature)
+    if encoded is not None:
+        archive.add_endpoint("encoded", *encoded)
     archive.write_out(folder, verbose=False)
     extra = folder / "assets.extra"
     extra.mkdir()

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsft.data import QuestionEncoder, TagEncoder, TextEncoder
+from tfsft.data.images import resize
 from tfsft.evaluation.decoding import CANDIDATES
 from tfsft.export.graph_tokens import (
     GraphPieces,
@@ -34,6 +35,24 @@ def serve_pictures(model: keras.Model, task: dict[str, Any]) -> tuple[Callable, 
         return _labels(model(pictures, training=False), task)
 
     return serve, [tf.TensorSpec([None, *size], tf.uint8, "pictures")]
+
+
+def serve_encoded(model: keras.Model, task: dict[str, Any]) -> tuple[Callable, list]:
+    """Returns the function from the bytes of picture files to answers, and what it takes.
+
+    JPEG, PNG, GIF, BMP and WebP are decoded as Pillow does, but for orientation in EXIF.
+    """
+    size = task["image_size"]
+
+    def read(encoded: tf.Tensor) -> tf.Tensor:
+        return resize(_decoded(encoded), size)
+
+    def serve(image_bytes: tf.Tensor) -> Outputs:
+        kind = tf.TensorSpec([size, size, 3], tf.uint8)
+        pictures = tf.map_fn(read, image_bytes, fn_output_signature=kind)
+        return _labels(model(pictures, training=False), task)
+
+    return serve, [_strings("image_bytes")]
 
 
 def serve_texts(
@@ -224,6 +243,28 @@ def _labels(outputs: tf.Tensor, task: dict[str, Any]) -> Outputs:
     if task["labels"] == "single":
         found["label"] = tf.gather(tf.constant(task["class_names"]), tf.argmax(outputs, axis=1))
     return found
+
+
+def _decoded(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns the pixels of a picture file, uint8 `[height, width, 3]`, transparency on white."""
+
+    def jpeg() -> tf.Tensor:
+        return tf.io.decode_jpeg(encoded, 3, fancy_upscaling=True, dct_method="INTEGER_ACCURATE")
+
+    def png() -> tf.Tensor:
+        image = tf.cast(tf.io.decode_png(encoded, 4), tf.float32)
+        opaque = image[..., 3:] / 255.0
+        return tf.cast(tf.round(image[..., :3] * opaque + 255.0 * (1.0 - opaque)), tf.uint8)
+
+    def other() -> tf.Tensor:
+        image = tf.io.decode_image(encoded, 3, expand_animations=False)
+        return tf.ensure_shape(image, [None, None, 3])
+
+    def begins(magic: bytes) -> tf.Tensor:
+        return tf.strings.substr(encoded, 0, len(magic)) == magic
+
+    rest = lambda: tf.cond(begins(b"\x89PNG"), png, other)  # noqa: E731
+    return tf.cond(begins(b"\xff\xd8\xff"), jpeg, rest)
 
 
 def _valid(texts: tf.Tensor) -> tf.Tensor:

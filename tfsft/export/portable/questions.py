@@ -2,7 +2,7 @@
 
 import numpy as np
 from decoding import AnswerDecoder
-from tokens import inputs, pieces, special, tokens
+from tokens import inputs, pieces, special, task, tokens  # noqa: F401
 from windows import windows
 from words import split_words
 
@@ -18,12 +18,14 @@ def rows(run, question, context, *, max_length, stride, **_):
     for first, last in windows(len(ids), max_length - len(head + end), stride):
         row = head + ids[first:last] + end
         words = [-1] * len(head) + word[first:last] + [-1] * len(end)
-        yield run(inputs(row, len(head)))[0], np.array(words)
+        yield run(inputs(row, len(head)))[0][:, : len(row)], np.array(words)
 
 
-def outputs(run, question, context, **task):
+def outputs(run, question, context, **settings):
     """Returns the logits of all windows, one behind the other, [2, tokens]."""
-    return np.concatenate([logits for logits, _ in rows(run, question, context, **task)], axis=1)
+    return np.concatenate(
+        [logits for logits, _ in rows(run, question, context, **settings)], axis=1
+    )
 
 
 def answer(run, question, context, *, max_answer_length, no_answer, **rest):

@@ -1,7 +1,7 @@
 """Texts whose words the model tags: pip install numpy tokenizers"""
 
 import numpy as np
-from tokens import inputs, pieces, special
+from tokens import inputs, pieces, special, task  # noqa: F401
 from windows import most_context, windows
 from words import split_words
 
@@ -24,10 +24,10 @@ def outputs(run, text, spans=None, *, max_length, stride, tags, **_):
     return found
 
 
-def answer(run, text, **task):
+def answer(run, text, **settings):
     """Returns the words of a text with their tags and how sure these are."""
-    found = outputs(run, text, **task)
+    found = outputs(run, text, **settings)
     words = [text[start:end] for start, end in split_words(text)]
-    tags = [task["tags"][place] for place in found.argmax(axis=1)]
+    tags = [settings["tags"][place] for place in found.argmax(axis=1)]
     sure = map(float, found.max(axis=1))
     return {"input": text, "words": list(zip(words, tags, sure, strict=True))}

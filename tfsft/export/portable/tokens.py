@@ -23,6 +23,12 @@ def inputs(ids, second):
     found = {"token_ids": row, "padding_mask": np.ones_like(row)}
     if special["segments"]:
         found["segment_ids"] = np.int32(np.arange(len(ids)) >= second)[None]
+    if length := special["fixed_length"]:  # a model that takes no other
+        fill = {"token_ids": special["pad"]}
+        gap = [(0, 0), (0, length - len(ids))]
+        found = {
+            key: np.pad(of, gap, constant_values=fill.get(key, 0)) for key, of in found.items()
+        }
     return found
 
 
