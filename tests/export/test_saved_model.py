@@ -4,10 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from held_out_runs import write_picture_run
+from PIL import Image
 from text_runs import TEXTS
 
 from tfsft.errors import UsageError, UserError
@@ -183,6 +187,31 @@ def test_pictures_of_any_size(tmp_path, monkeypatch):
     assert "tensorflow_text" not in exported.usage
 
 
+def test_encoded_pictures(tmp_path):
+    """Files of several formats, one of them with transparency, give what `tfsft predict` says."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    write_picture_run(run)
+    export_saved_model(run, out)
+    files = sorted(map(str, (tmp_path / "run-data").rglob("*.*")))[::5]
+    clear = tmp_path / "clear.png"
+    Image.fromarray(np.arange(4800, dtype=np.uint32).astype(np.uint8).reshape(30, 40, 4)).save(
+        clear
+    )
+    predictor = load_predictor(run)
+    answers, _ = predictor.answer([*files, str(clear)])
+    assert {Path(file).suffix for file in files} == {".jpg", ".png", ".webp"}
+    model = tf.saved_model.load(str(out))
+    found = model.signatures["encoded"](
+        image_bytes=tf.constant([Path(file).read_bytes() for file in [*files, clear]])
+    )
+    expected = [list(answer["probabilities"].values()) for answer in answers]
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-4)
+    assert [label.decode() for label in found["label"].numpy()] == [
+        a["prediction"] for a in answers
+    ]
+
+
 @pytest.mark.slow
 def test_the_command(make_run, tfsft, tmp_path):
     """It compares on the texts that the run was tested on, and says how to use what it wrote."""
@@ -190,9 +219,30 @@ def test_the_command(make_run, tfsft, tmp_path):
     shutil.copytree(make_run("pairs"), run)
     rows = ["id,label,prediction,probability,text", '1,a,a,0.5,"the fox\nthe dog"', "2,a,a,0.5,sun"]
     (run / "predictions.csv").write_text("\n".join(rows) + "\n")
-    done = tfsft("export", run)
+    gone = tfsft("export", run)
+    assert gone.returncode == 1
+    assert "--data" in gone.stderr
+    other = tmp_path / "other.csv"
+    other.write_text("text,pair,label\nthe fox,the dog,weather\nsun,,天气\n")
+    done = tfsft("export", run, "--data", other)
     assert (done.returncode, done.stderr.count("\n")) == (0, 2), done.stderr
-    assert "On 2 examples" in done.stderr
+    assert "On 2 held-out examples 100% of its answers are those of the run" in done.stderr
     texts = {"text": ["the fox", ""], "pair": ["the dog", "fox"]}
     check("pairs", run, list(texts.values()), *serve_elsewhere([(done.stdout, texts)]))
     assert (run / "saved_model" / "saved_model.pb").exists()
+    assert (run / "saved_model" / "certificate.html").exists()
+
+
+@pytest.mark.slow
+def test_the_certificate_of_pictures(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    write_picture_run(run)
+    turned = tmp_path / "run-data" / "red" / "0.jpg"  # a camera held upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(turned).save(turned, exif=exif, quality=95)
+    exported = export_saved_model(run, tmp_path / "out", certified=True)
+    found = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert (found["examples"], found["agreement"]) == (30, 1.0)
+    assert exported.certificate.difference == found["difference"] < 1e-4
