@@ -219,6 +219,8 @@ def test_the_command(make_run, tfsft, tmp_path):
     shutil.copytree(make_run("pairs"), run)
     rows = ["id,label,prediction,probability,text", '1,a,a,0.5,"the fox\nthe dog"', "2,a,a,0.5,sun"]
     (run / "predictions.csv").write_text("\n".join(rows) + "\n")
+    columns = {"text_column": "text", "text_pair_column": "pair", "label_column": "label"}
+    (run / "config.json").write_text(json.dumps({"settings": columns}))
     gone = tfsft("export", run)
     assert gone.returncode == 1
     assert "--data" in gone.stderr

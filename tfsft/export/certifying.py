@@ -47,11 +47,11 @@ def certify(
     Raises:
         UserError: The export does not answer as the run does.
     """
+    ours = run_outputs(predictor, source)
     with tempfile.TemporaryDirectory(prefix="tfsft-inputs-") as place:
         examples = raw_inputs(predictor, source, Path(place))
         exported = replay(folder, examples, format)
         keras = replay_keras(predictor, examples)
-    ours = run_outputs(predictor, source)
     apart = differences(ours, exported.outputs)
     strange = np.flatnonzero(~np.isfinite(apart))
     if len(strange):  # other tokens, or no number

@@ -1,7 +1,6 @@
 """The held-out examples of a run, found again where its data lies."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,18 @@ from tfsft.evaluation.predictions import read_predictions
 from tfsft.export.predictor import Predictor, Progress
 
 MOST = 1000  # examples that are replayed
-CALIBRATION = 100  # training examples that int8 is measured with
+CALIBRATION = 100  # others, that int8 is measured with
 
 
 def find_held_out(
     predictor: Predictor, given: str | None = None, progress: Progress = None
 ) -> tuple[Any, Any]:
-    """Returns held-out examples, evenly chosen where there are very many, and training examples.
+    """Returns held-out examples, evenly chosen where there are very many, and some of the others.
 
     Args:
         predictor: Of the run.
-        given: Other labelled data, of which all is held out; None: what predictions.csv of the run
-            is about, the test split.
+        given: Other labelled data with the same columns, of which the test part is taken, or all;
+            None: what predictions.csv of the run is about, the test split.
         progress: Called with (done, total) while data is read.
 
     Raises:
@@ -35,7 +34,7 @@ def find_held_out(
     settings = json.loads((run / "config.json").read_text(encoding="utf-8")).get("settings") or {}
     options = {name: settings[name] for name in predictor.options if settings.get(name)}
     if given is not None:
-        source, _ = predictor.labelled(given, progress=progress, **_general(options))
+        source, _ = predictor.labelled(given, progress=progress, **options)
         return _some(source, np.arange(len(source)), MOST), training
     if not settings.get("data"):
         raise _gone(run, "config.json does not say what it was trained on.")
@@ -91,19 +90,9 @@ def _some(source: Any, rows: np.ndarray, most: int) -> Any:
     return source.subset(rows)
 
 
-def _general(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options of a run that are about any data, not about its columns."""
-    return {name: value for name, value in options.items() if not name.endswith("_column")}
-
-
 def _gone(run: Path, why: str) -> UserError:
     return UserError(
         f"The held-out examples of {run} cannot be found: {why}",
         "An export is compared with the run on examples that it was not trained on.",
         "Name other labelled data with --data, or put the data back.",
     )
-
-
-def texts_of(examples: Sequence[Sequence[Any]]) -> list[str]:
-    """Returns raw inputs as people read them."""
-    return ["\n".join(part for part in example if isinstance(part, str)) for example in examples]

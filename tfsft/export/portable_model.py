@@ -90,14 +90,18 @@ def calibration(predictor: Predictor, source: Any) -> Iterator[dict[str, np.ndar
 
 
 def _training(predictor: Predictor) -> Any:
+    """Returns examples of the run's own data that are not held out."""
     try:
         _, training = find_held_out(predictor)
+        why = "all of it is held out"
     except UserError as error:
+        training, why = None, error.came
+    if training is None:
         raise UserError(
-            f"--quantize int8 is measured on the training data, which is gone: {error.came}",
+            f"--quantize int8 is measured on the run's own data, which is gone: {why}",
             "The data that the run was trained on.",
             "Put the data back, or use --quantize dynamic, which needs none.",
-        ) from error
+        )
     return training
 
 
