@@ -58,7 +58,9 @@ def ask(folder, *inputs):
 
 
 @pytest.mark.parametrize(("name", "format"), [("pictures", "litert"), ("texts", "onnx")])
-def test_answers_where_there_is_no_tensorflow(held_out_run, tmp_path, name, format):
+def test_answers_where_there_is_no_tensorflow(held_out_run, tmp_path, monkeypatch, name, format):
+    if name == "pictures":  # once is enough for what only takes the time of Keras
+        monkeypatch.setattr(certifying, "replay_keras", lambda *_: Replay([], 0.1, 0.1, 1))
     check(held_out_run(name), tmp_path / "out", name, format)
 
 
@@ -87,7 +89,8 @@ def check(run, out, name, format):
     certificate = json.loads((out / "certificate.json").read_text())
     assert exported.difference == certificate["difference"] < 1e-4
     assert certificate["agreement"] == 1.0
-    assert certificate["keras"]["score"] == certificate["exported"]["score"]
+    scores = certificate["keras"]["score"], certificate["exported"]["score"]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     predictor = load_predictor(run)
     if name == "pictures":
         inputs = sorted(map(str, (run.parent / "run-data").rglob("*.*")))[::9]

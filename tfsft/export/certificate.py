@@ -120,7 +120,9 @@ class Certificate:
 
 def write_certificate(certificate: Certificate, folder: Path) -> None:
     """Writes both files into the folder of an export."""
-    content = {"format_number": FORMAT} | asdict(certificate) | {"loss": certificate.loss}
+    content = asdict(certificate)
+    content = {"format": FORMAT, "target": content.pop("format"), **content}
+    content["loss"] = certificate.loss
     atomic_write(
         folder / "certificate.json",
         json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
