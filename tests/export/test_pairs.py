@@ -54,3 +54,12 @@ def test_a_refusal_names_what_can_be(task):
             assert "RUN" in error.value.came
             nearest = error.value.fix.split()[-1]
             assert accepted(task, nearest)
+
+
+def test_options_that_a_format_has_not(tfsft):
+    done = tfsft("export", "RUN", "--quantize", "int8")
+    assert done.returncode == 2
+    assert "--quantize was given with --format saved_model" in done.stderr
+    done = tfsft("export", "RUN", "--format", "hf", "--tolerance", "1")
+    assert done.returncode == 2
+    assert "--format onnx, litert, saved_model" in done.stderr
