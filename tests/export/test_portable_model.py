@@ -89,6 +89,8 @@ def check(run, out, name, format):
     certificate = json.loads((out / "certificate.json").read_text())
     assert exported.difference == certificate["difference"] < 1e-4
     assert certificate["agreement"] == 1.0
+    # The process has neither Keras nor what the parent has.
+    assert certificate["exported"]["memory"] < 300e6
     scores = certificate["keras"]["score"], certificate["exported"]["score"]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     predictor = load_predictor(run)

@@ -27,7 +27,7 @@ class Side:
 
     Args:
         score: Its figure on the examples; None where that is not defined.
-        bytes: Of its file.
+        bytes: Of its file, or of all files of an export.
         seconds: The median time of one call with one example.
         loaded: Seconds until it was ready, libraries included.
         memory: The most that its process had, in bytes.

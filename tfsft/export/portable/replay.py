@@ -41,11 +41,22 @@ def run(inputs):
 
 
 found = [outputs(run, *example, **task) for example in job["examples"]]
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def most_memory():
+    """Returns the most bytes that this process had."""
+    status = Path("/proc/self/status")
+    if status.exists():  # where the other figure begins with what the parent has
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024)
+
+
 np.savez(
     job["out"],
     seconds=np.array(seconds),
     loaded=loaded,
-    memory=memory * (1 if sys.platform == "darwin" else 1024),
+    memory=most_memory(),
     **{f"output{place}": output for place, output in enumerate(found)},
 )
