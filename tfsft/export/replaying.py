@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,9 @@ def score(predictor: Predictor, source: Any, outputs: Sequence[np.ndarray]) -> f
         metrics = evaluation.question_metrics(right, said, none, candidates)
     else:
         labels = np.asarray(source.labels)
-        metrics = evaluation.evaluate(kind, labels, np.stack(outputs), names)
+        with warnings.catch_warnings():  # probabilities of 8 bits do not sum to one
+            warnings.simplefilter("ignore", UserWarning)
+            metrics = evaluation.evaluate(kind, labels, np.stack(outputs), names)
     return metrics.get(FIGURES[kind])
 
 
