@@ -14,7 +14,7 @@ ORDER = [
     {"__init__", "errors", "config", "cache", "cluster", "untrusted"},
     {"data", "models"},
     {"evaluation"},
-    {"training"},
+    {"training", "search"},
     {"export"},
     {"cli"},
     {"__main__"},

@@ -86,6 +86,7 @@ class Field:
         choices: The values of a Literal, or ().
         range: The numbers allowed, or None for all.
         optional: None is allowed too (`none` on the command line).
+        many: The option may be given several times; the value is a tuple of texts.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Field:
     choices: tuple[Any, ...] = ()
     range: Range | None = None
     optional: bool = False
+    many: bool = False
 
     @property
     def option(self) -> str:
@@ -139,6 +141,8 @@ class Field:
             raise UsageError(came, f"It must be {self.allowed}.", fix) from None
 
     def _convert(self, value: Any) -> Any:
+        if self.many:
+            return tuple(value)
         if self.optional and (value is None or str(value).lower() == "none"):
             return None
         if self.choices:
@@ -312,6 +316,8 @@ def _read_type(hint: Any) -> dict[str, Any]:
     """Returns `kind`, `choices`, `range` and `optional` of a type annotation."""
     if hint in _TYPE_NAMES.values():
         return {"kind": hint}
+    if hint == tuple[str, ...]:
+        return {"kind": str, "many": True}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         choices = tuple(choice for choice in arguments if choice is not None)
@@ -429,6 +435,20 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 def to_dict(config: Any) -> dict[str, Any]:
     """Returns a Config's settings, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+def to_options(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
+    """Returns values as a person types them, those left out that are the defaults."""
+    words = []
+    for field in fields:
+        value = values[field.name]
+        if field.kind is bool:
+            typed = field.option if value else f"--no-{field.option[2:]}"
+        else:
+            typed = f"{field.option}={'none' if value is None else value}"
+        if value != field.default:
+            words.append(typed)
+    return words
 
 
 def without_options(words: Sequence[str], names: Collection[str]) -> list[str]:

@@ -5,6 +5,10 @@ import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+# How messages begin about what went wrong by the settings of one run, and not by its data.
+OUT_OF_MEMORY = "Out of memory"
+LOSS_BROKE = "The loss became"
+
 
 class UserError(Exception):
     """A mistake that a person can mend; the command line shows it as one message, without a

@@ -22,6 +22,7 @@ COMMANDS = {
     "ls": "tfsft.cli.ls",
     "cp": "tfsft.cli.cp",
     "check": "tfsft.cli.check",
+    "tune": "tfsft.cli.tune",
     "evaluate": "tfsft.cli.evaluate",
     "predict": "tfsft.cli.predict",
     "chat": "tfsft.cli.chat",

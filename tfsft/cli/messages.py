@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tfsft.errors import Stopped, UserError, disk_is_full, nearest
+from tfsft.errors import OUT_OF_MEMORY, Stopped, UserError, disk_is_full, nearest
 
 _PACKAGE = Path(__file__).parents[1]
 _INTERRUPTED = 130  # 128 + SIGINT, as shells expect
@@ -103,8 +103,8 @@ def _explain_full_disk(error: BaseException) -> str:
 def _explain_memory(call: Invocation) -> str:
     batch_size = getattr(call.settings, "batch_size", None)
     if not isinstance(batch_size, int):
-        return _parts("Out of memory.", "", "Try smaller batches or smaller inputs.")
-    came = f"Out of memory with --batch-size {batch_size}."
+        return _parts(f"{OUT_OF_MEMORY}.", "", "Try smaller batches or smaller inputs.")
+    came = f"{OUT_OF_MEMORY} with --batch-size {batch_size}."
     if batch_size == 1:
         return _parts(
             came, "", "That is the smallest batch; try smaller inputs or a smaller model."

@@ -83,7 +83,7 @@ class _RecipeCommand(click.Command):
         self.title = f"{group.name.capitalize()} options"
 
         def call(**given: Any) -> int | None:
-            typed = {name: value for name, value in given.items() if value is not None}
+            typed = {name: value for name, value in given.items() if value not in (None, ())}
             own_names = {field.name for field in self.own_fields}
             own = {name: typed.pop(name) for name in own_names & typed.keys()}
             options = group.options(**check_values(self.own_fields, own))
@@ -111,6 +111,7 @@ class _RecipeCommand(click.Command):
 def _option(field: Field) -> click.Option:
     """Returns the option of a field; its value stays text, for the field itself to check."""
     facts = ["required"] if field.required else [f"default: {show_value(field.default)}"]
+    facts = ["several times"] if field.many else facts
     if field.range is not None:
         facts.append(str(field.range))
     if field.optional and field.default is not None:
@@ -132,6 +133,7 @@ def _option(field: Field) -> click.Option:
         names,
         help=f"{field.help}  [{'; '.join(facts)}]",
         default=None,
+        multiple=field.many,
         metavar=metavar,
         is_flag=field.kind is bool,
         shell_complete=complete,

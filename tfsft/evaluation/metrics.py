@@ -21,6 +21,11 @@ KINDS = ("single", "multi", "regression")
 CALIBRATION_BINS = 15
 
 
+def falls(name: str) -> bool:
+    """Whether a figure, called as in history.csv or metrics.json, is better when it is smaller."""
+    return name.endswith(("loss", "error", "mae", "rmse", "perplexity"))
+
+
 def evaluate(
     kind: str, labels: np.ndarray, outputs: np.ndarray, class_names: Sequence[str] = ()
 ) -> dict[str, Any]:

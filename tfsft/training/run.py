@@ -289,6 +289,9 @@ class Run:
         """
         if any(phase.name == name for phase in self._phases):
             raise ValueError(f"There is a phase '{name}' already.")
+        if self.config.get("monitor") != monitor:
+            self.config["monitor"] = monitor
+            self._write_config()
         phase = Phase(self, name, KeepBest(monitor, patience), max_updates, class_names)
         self._phases.append(phase)
         return phase

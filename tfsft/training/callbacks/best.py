@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from tfsft.evaluation.metrics import falls
 from tfsft.training.checkpoints import frozen, restore, state_of
 
 
@@ -14,7 +15,7 @@ class KeepBest(keras.callbacks.Callback):
     is nothing to judge by: the last weights stay.
 
     Args:
-        monitor: Name in the logs of an epoch; what ends in "loss" should fall, anything else rise.
+        monitor: Name in the logs of an epoch; `evaluation.metrics.falls` says which way is better.
         patience: Epochs without a better value until the phase ends; None trains them all.
     """
 
@@ -44,9 +45,9 @@ class KeepBest(keras.callbacks.Callback):
         if value is None:
             return
         value = float(value)
-        falls = self.monitor.endswith(("loss", "error"))
+        smaller = falls(self.monitor)
         if np.isfinite(value) and (
-            self.best is None or (value < self.best if falls else value > self.best)
+            self.best is None or (value < self.best if smaller else value > self.best)
         ):
             self.best, self.best_epoch, self.waited = value, epoch, 0
             self.weights = self._snapshot()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from tfsft.errors import UserError
+from tfsft.errors import LOSS_BROKE, UserError
 
 if TYPE_CHECKING:
     from tfsft.training.run import Phase
@@ -34,7 +34,7 @@ class LossCheck(keras.callbacks.Callback):
             return
         kept = self.phase.keep_best_model()
         raise UserError(
-            f"The loss became {float(loss)} in phase '{self.phase.name}', epoch {self._epoch + 1}, "
+            f"{LOSS_BROKE} {float(loss)} in phase '{self.phase.name}', epoch {self._epoch + 1}, "
             f"step {self.phase.checkpointer.first_step + batch + 1}.",
             "A loss must stay a number: the learning rate is probably too high, or a label or "
             "picture is broken.",
