@@ -83,6 +83,10 @@ class Config:
         label_smoothing: Share of certainty taken from the label and spread over all classes.
         class_weight: `balanced` makes every class count the same in the loss.
         sampling: `balanced` shows every class equally often.
+        teacher: Folder of a finished run whose answers are learned besides the labels, as
+            `tfsft distill` does; empty is none.
+        temperature: With a teacher: the higher, the more small probabilities count.
+        alpha: With a teacher: its share of the loss; the rest is that of the labels.
         seed: Of splits, order, initial weights, dropout and augmentation.
     """
 
@@ -132,6 +136,9 @@ class Config:
     label_smoothing: Annotated[float, "0..<1"] = 0.0
     class_weight: Literal["none", "balanced"] = "none"
     sampling: Literal["natural", "balanced"] = "natural"
+    teacher: str = ""
+    temperature: Annotated[float, ">0.."] = 2.0
+    alpha: Annotated[float, "0..1"] = 0.5
     seed: Annotated[int, "0.."] = 0
 
 
@@ -223,6 +230,13 @@ def main(config: Config, run: training.Run) -> None:
     # What can be wrong with the settings is found before any data is read.
     labels = _labels(config)
     augmented = bool(data.parse_names(config.augment))
+    if augmented and config.teacher:
+        raise UsageError(
+            "--augment was given with --teacher.",
+            "The teacher is asked once about each picture, as it is.",
+            "Leave one of them out.",
+        )
+    teacher = config.teacher and training.Teacher(config.teacher, "image_classification", labels)
     earlier = run.task.get("backbone", {}).get("name")  # what `auto` was when the run began
     backbone, reason = models.resolve(earlier or config.backbone, kind="image")
     run.say(f"Backbone {reason}")
@@ -248,6 +262,13 @@ def main(config: Config, run: training.Run) -> None:
         weights=_weights(splits) if config.class_weight == "balanced" else None,
         balance=splits.train.labels if config.sampling == "balanced" else None,
     )
+    if teacher:
+        other = teacher.task["image_size"]
+        feed = feeds["train"]
+        if other != size:
+            feed = data.ImageFeed(splits.train, other, on_bad=config.on_bad)
+        seen = feed.pipeline(config.batch_size)
+        train = teacher.teach(run, train, seen, splits.class_names)
     held_out = {
         name: feeds[name].pipeline(config.batch_size) if name in feeds else None
         for name in ("validation", "test")
@@ -312,6 +333,8 @@ def main(config: Config, run: training.Run) -> None:
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
     rows = run.evaluate(models.from_resized(model), held_out, score, splits.sources())
     run.save(model)
+    if teacher:
+        teacher.compare(run, model)
     suspects = training.find_suspects(
         run,
         model,
@@ -397,7 +420,10 @@ def _loss(config: Config) -> keras.losses.Loss:
         return keras.losses.MeanSquaredError()
     if config.multi_label:
         return keras.losses.BinaryCrossentropy(label_smoothing=config.label_smoothing)
-    return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    if config.teacher:
+        return training.Distillation(loss, config.temperature, config.alpha)
+    return loss
 
 
 def _metrics(labels: str, num_classes: int) -> list:

@@ -94,6 +94,10 @@ class Config:
         label_smoothing: Share of certainty taken from the label and spread over all classes.
         class_weight: `balanced` makes every class count the same in the loss.
         sampling: `balanced` shows every class equally often.
+        teacher: Folder of a finished run whose answers are learned besides the labels, as
+            `tfsft distill` does; empty is none.
+        temperature: With a teacher: the higher, the more small probabilities count.
+        alpha: With a teacher: its share of the loss; the rest is that of the labels.
         seed: Of splits, order, initial weights and dropout.
     """
 
@@ -150,6 +154,9 @@ class Config:
     label_smoothing: Annotated[float, "0..<1"] = 0.0
     class_weight: Literal["none", "balanced"] = "none"
     sampling: Literal["natural", "balanced"] = "natural"
+    teacher: str = ""
+    temperature: Annotated[float, ">0.."] = 2.0
+    alpha: Annotated[float, "0..1"] = 0.5
     seed: Annotated[int, "0.."] = 0
 
 
@@ -232,6 +239,7 @@ def main(config: Config, run: training.Run) -> None:
     """Trains, evaluates, saves and reports."""
     # What can be wrong with the settings is found before any data is read.
     labels = _labels(config)
+    teacher = config.teacher and training.Teacher(config.teacher, "text_classification", labels)
     earlier = run.task.get("backbone", {}).get("name")  # what `auto` was when the run began
     name, reason = models.resolve(earlier or config.backbone, kind="text")
     run.say(f"Backbone {reason}")
@@ -263,6 +271,18 @@ def main(config: Config, run: training.Run) -> None:
         weights=_weights(splits) if config.class_weight == "balanced" else None,
         balance=splits.train.labels if config.sampling == "balanced" else None,
     )
+    if teacher:
+        seen = data.TextFeed(
+            splits.train,
+            data.TextEncoder(
+                models.load_tokenizer(teacher.folder / teacher.task["tokenizer"]),
+                teacher.task["max_length"],
+                pair=pair,
+                truncate=teacher.task["truncate"],
+            ),
+        )
+        seen = seen.pipeline(config.batch_size)
+        train = teacher.teach(run, train, seen, splits.class_names)
     held_out = {
         name: feeds[name].pipeline(config.batch_size) if name in feeds else None
         for name in ("validation", "test")
@@ -344,6 +364,8 @@ def main(config: Config, run: training.Run) -> None:
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
     run.evaluate(model, held_out, score, splits.sources())
     run.save(model, backbone.tokenizer)
+    if teacher:
+        teacher.compare(run, model)
     training.find_suspects(
         run,
         model,
@@ -429,7 +451,10 @@ def _loss(config: Config) -> keras.losses.Loss:
         return keras.losses.MeanSquaredError()
     if config.multi_label:
         return keras.losses.BinaryCrossentropy(label_smoothing=config.label_smoothing)
-    return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    if config.teacher:
+        return training.Distillation(loss, config.temperature, config.alpha)
+    return loss
 
 
 def _metrics(labels: str, num_classes: int) -> list:

@@ -23,6 +23,7 @@ COMMANDS = {
     "cp": "tfsft.cli.cp",
     "check": "tfsft.cli.check",
     "tune": "tfsft.cli.tune",
+    "distill": "tfsft.cli.distill",
     "evaluate": "tfsft.cli.evaluate",
     "predict": "tfsft.cli.predict",
     "chat": "tfsft.cli.chat",

@@ -48,12 +48,12 @@ class RecipeGroup(click.Group):
         """Returns the command with the options of the recipe called or lying at `cmd_name`."""
         if ctx.resilient_parsing:  # completion must not fail half-way through a word
             try:
-                return _RecipeCommand(self, find_recipe(cmd_name))
+                return RecipeCommand(self, find_recipe(cmd_name))
             except UsageError:
                 return None
         if cmd_name.startswith("-"):
             return None
-        return _RecipeCommand(self, find_recipe(cmd_name))
+        return RecipeCommand(self, find_recipe(cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the recipes."""
@@ -74,7 +74,7 @@ class RecipeGroup(click.Group):
         )
 
 
-class _RecipeCommand(click.Command):
+class RecipeCommand(click.Command):
     """`tfsft run RECIPE` for one recipe."""
 
     def __init__(self, group: RecipeGroup, info: RecipeInfo):

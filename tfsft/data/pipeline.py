@@ -1,5 +1,6 @@
 """Batches for training and evaluation: plan -> fetch -> transform -> prefetch."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,12 @@ class Pipeline:
             )
 
         return as_planned(tf.data.Dataset.zip(inputs, rest).map(join))
+
+    def with_labels(self, labels: np.ndarray) -> "Pipeline":
+        """Returns the same batches with other targets, float32 `[size, ...]`."""
+        changed = copy.copy(self)
+        changed.labels = labels
+        return changed
 
     def in_order(self) -> "Pipeline":
         """Returns the same examples once each, unshuffled and without labels, for inference."""

@@ -1,5 +1,6 @@
 """The batches of a text source: tokenised once, bucketed by length, padded on the way."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -153,6 +154,13 @@ class TextPipeline(Pipeline):
         super().__init__(plan, feed.labels, None, num_classes=feed.num_outputs, weights=weights)
         self.feed = feed
         self.labelled = labelled
+
+    def with_labels(self, labels: np.ndarray) -> "TextPipeline":
+        """Returns the same batches with other targets, float32 `[rows, ...]`."""
+        changed = super().with_labels(labels)
+        changed.feed = copy.copy(self.feed)
+        changed.feed.labels = labels
+        return changed
 
     def in_order(self) -> "TextPipeline":
         """Returns the same rows once each, unshuffled and without labels, for inference."""

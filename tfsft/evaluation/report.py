@@ -201,6 +201,7 @@ def _context(
         "config": config,
         "task": task,
         "timing": metrics.get("timing") or {},
+        "distillation": metrics.get("distillation"),
         "parameters": metrics.get("parameters") or {},
         "commands": _commands(run_dir, task, singular),
         "conflicts": _conflicts((config.get("data") or {}).get("conflicts") or ()),

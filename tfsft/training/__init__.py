@@ -10,6 +10,7 @@ from tfsft.training.answering import (
     token_scores,
 )
 from tfsft.training.confusion import ConfusionMatrix
+from tfsft.training.distillation import Distillation, Teacher
 from tfsft.training.examiner import Examiner
 from tfsft.training.features import FrozenFeatures, predict, skip_frozen
 from tfsft.training.finetuner import FineTuner
@@ -27,11 +28,13 @@ __all__ = [
     "STRATEGIES",
     "Answerer",
     "ConfusionMatrix",
+    "Distillation",
     "Examiner",
     "FineTuner",
     "FrozenFeatures",
     "Phase",
     "Run",
+    "Teacher",
     "find_suspects",
     "last_turn",
     "make_optimizer",

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UserError
+from tfsft.training.distillation import Distillation, labels_of
 from tfsft.training.fused import FusedLayers, pays
 from tfsft.training.strategy import distribute, is_multiworker
 
@@ -101,6 +102,12 @@ class FineTuner(keras.Model):
             inner._all_reduce_sum_gradients = lambda gradients_and_variables: (
                 gradients_and_variables
             )
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
+        """Keras's metrics, which judge by the labels alone where a teacher's answers are there."""
+        if isinstance(self.loss, Distillation):
+            y = labels_of(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def train_step(self, data: Any) -> dict:
         """One update on one global batch, from a replica's point of view."""

@@ -383,7 +383,7 @@ class Run:
             rows = order(rows)
             kind = self.task["labels"]
             evaluation.write_rows(self.dir / "predictions.csv", rows, kind=kind)
-        self._write_metrics()
+        self.write_metrics()
         return rows
 
     def save(self, model: keras.Model, tokenizer: Any = None) -> Path:
@@ -420,7 +420,7 @@ class Run:
         """
         self._facts["total_seconds"] += time.monotonic() - self._started
         self._started = time.monotonic()
-        self._write_metrics()
+        self.write_metrics()
         split = "test" if self.metrics.get("test") else "validation"
         final = {
             f"{split}/{name}": value
@@ -446,6 +446,28 @@ class Run:
         if self.place == str(self.dir):
             self.say(f"Use it: tfsft predict {self.dir} INPUT")
         return path
+
+    def write_metrics(self) -> None:
+        """Writes metrics.json from `metrics`, which a recipe may add to."""
+        facts = self._facts
+        phases = {name: done["seconds"] for name, done in facts["finished"].items()}
+        trained = [done["trained_parameters"] for done in facts["finished"].values()]
+        total = facts["total_seconds"] + time.monotonic() - self._started
+        speeds = {name: done.get("learned_per_second") for name, done in facts["finished"].items()}
+        _, memory = strategies.peak_memory()
+        self.metrics["timing"] = {
+            "total_seconds": round(total, 3),
+            "first_step_seconds": facts.get("first_step_seconds"),
+            "phases": phases,
+            "learned_per_second": speeds,
+            "peak_memory_bytes": memory,
+            **{f"{k.replace(' ', '_')}_seconds": v for k, v in facts["seconds"].items()},
+        }
+        self.metrics["parameters"] = {
+            "total": self.config.get("model", {}).get("parameters"),
+            "trained": max(trained, default=0),
+        }
+        _write_json(self.dir / "metrics.json", self.metrics)
 
     # Inside
 
@@ -632,27 +654,6 @@ class Run:
     def _note_first_step(self) -> None:
         seconds = round(time.monotonic() - self._started, 3)
         self._facts.setdefault("first_step_seconds", seconds)
-
-    def _write_metrics(self) -> None:
-        facts = self._facts
-        phases = {name: done["seconds"] for name, done in facts["finished"].items()}
-        trained = [done["trained_parameters"] for done in facts["finished"].values()]
-        total = facts["total_seconds"] + time.monotonic() - self._started
-        speeds = {name: done.get("learned_per_second") for name, done in facts["finished"].items()}
-        _, memory = strategies.peak_memory()
-        self.metrics["timing"] = {
-            "total_seconds": round(total, 3),
-            "first_step_seconds": facts.get("first_step_seconds"),
-            "phases": phases,
-            "learned_per_second": speeds,
-            "peak_memory_bytes": memory,
-            **{f"{k.replace(' ', '_')}_seconds": v for k, v in facts["seconds"].items()},
-        }
-        self.metrics["parameters"] = {
-            "total": self.config.get("model", {}).get("parameters"),
-            "trained": max(trained, default=0),
-        }
-        _write_json(self.dir / "metrics.json", self.metrics)
 
 
 class Phase:
