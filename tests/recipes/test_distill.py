@@ -33,6 +33,20 @@ def teacher(tmp_path_factory, flowers, tiny_backbone):
 
 
 @pytest.fixture(scope="module")
+def untrained(tmp_path_factory, tiny_backbone):
+    """What a finished run leaves, as far as a teacher is concerned."""
+    folder = tmp_path_factory.mktemp("untrained")
+    classes = ["blue", "green", "red"]
+    image_cls.build_model(3, tiny_backbone, 32).save(folder / "model.keras")
+    task = {"task": "image_classification", "labels": "single", "class_names": classes,
+            "image_size": 32}  # fmt: skip
+    (folder / "task.json").write_text(json.dumps(task))
+    config = {"format": 1, "recipe": "image_cls", "settings": {"data": "digits"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def small_backbone(tmp_path_factory):
     """A folder with a ResNet of two stages: half as large as that of the teacher."""
     import keras_hub
@@ -70,6 +84,7 @@ def student(tmp_path_factory, teacher, flowers, small_backbone):
     return folder
 
 
+@pytest.mark.slow
 def test_a_student_answers_more_like_the_teacher_than_a_model_of_its_own(
     teacher, student, tmp_path, flowers, small_backbone
 ):
@@ -82,6 +97,7 @@ def test_a_student_answers_more_like_the_teacher_than_a_model_of_its_own(
     assert with_teacher < 0.8 * without
 
 
+@pytest.mark.slow
 def test_the_report_sets_it_beside_its_teacher(teacher, student):
     metrics = json.loads((student / "metrics.json").read_text())
     found = metrics["distillation"]
@@ -105,14 +121,14 @@ def test_the_report_sets_it_beside_its_teacher(teacher, student):
     assert "Against its teacher" not in (teacher / "report.html").read_text()
 
 
-def test_what_cannot_be_taught(teacher, tmp_path, flowers, tiny_backbone):
+def test_what_cannot_be_taught(untrained, tmp_path, flowers, tiny_backbone):
     with pytest.raises(UsageError, match="about image classification"):
-        training.Teacher(teacher, "text_classification", "single")
+        training.Teacher(untrained, "text_classification", "single")
     with pytest.raises(UsageError, match="multi labels"):
-        training.Teacher(teacher, "image_classification", "multi")
+        training.Teacher(untrained, "image_classification", "multi")
     with pytest.raises(UsageError, match="is not the folder of a run"):
         training.Teacher(tmp_path / "none", "image_classification", "single")
-    settings = PICTURES | {"backbone": tiny_backbone, "teacher": str(teacher)}
+    settings = PICTURES | {"backbone": tiny_backbone, "teacher": str(untrained)}
     with pytest.raises(UsageError, match="--augment was given with --teacher"):
         run_recipe(image_cls, tmp_path / "a", **settings, data=str(flowers), augment="flip")
     shutil.copytree(flowers / "red", tmp_path / "other" / "crimson")
@@ -121,22 +137,22 @@ def test_what_cannot_be_taught(teacher, tmp_path, flowers, tiny_backbone):
         run_recipe(image_cls, tmp_path / "b", **settings, data=str(tmp_path / "other"))
 
 
-def test_mistakes_in_the_command_cost_one_message(teacher, tfsft, tmp_path):
+def test_mistakes_in_the_command_cost_one_message(untrained, tfsft, tmp_path):
     done = tfsft("distill", tmp_path, "--student", "mobilenetv2")
     assert done.returncode == 2
     assert "is not the folder of a run." in done.stderr
-    done = tfsft("distill", teacher)
+    done = tfsft("distill", untrained)
     assert (done.returncode, "--student is missing." in done.stderr) == (2, True)
-    done = tfsft("distill", teacher, "--student", "mobilenetv2", "--backbone", "resnet50")
+    done = tfsft("distill", untrained, "--student", "mobilenetv2", "--backbone", "resnet50")
     assert (done.returncode, "Leave out --backbone." in done.stderr) == (2, True)
     unfinished = tmp_path / "unfinished"
-    shutil.copytree(teacher, unfinished)
+    shutil.copytree(untrained, unfinished)
     (unfinished / "model.keras").unlink()
     done = tfsft("distill", unfinished, "--student", "mobilenetv2")
     assert (done.returncode, "is not finished" in done.stderr) == (2, True)
-    config = json.loads((teacher / "config.json").read_text()) | {"recipe": "chat_sft"}
+    config = json.loads((untrained / "config.json").read_text()) | {"recipe": "chat_sft"}
     (unfinished / "config.json").write_text(json.dumps(config))
-    shutil.copy(teacher / "model.keras", unfinished)
+    shutil.copy(untrained / "model.keras", unfinished)
     done = tfsft("distill", unfinished, "--student", "smollm2")
     assert done.returncode == 2
     assert "is a run of chat_sft, which cannot be distilled." in done.stderr

@@ -1,5 +1,7 @@
 """The loss of a student against NumPy, and how FineTuner trains with it."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import small_run
 import tensorflow as tf
 
 from tfsft import training
+from tfsft.errors import UserError
 
 RANDOM = np.random.default_rng(5)
 
@@ -98,6 +101,45 @@ def test_finetuner_is_exact_with_it_and_measures_by_the_labels():
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert history["val_categorical_accuracy"][-1] == pytest.approx(right)
     assert 0 < history["categorical_accuracy"][-1] <= 1
+
+
+def network(seed):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((small_run.WIDTH,)),
+            keras.layers.Dense(8, "tanh", kernel_initializer="random_normal", name="hidden"),
+            keras.layers.Dense(small_run.CLASSES, "softmax", name="predictions"),
+        ]
+    )
+
+
+def test_a_student_of_a_saved_model_answers_more_like_it_than_one_without(tmp_path):
+    """The teacher is random, so that the labels say nothing of its answers."""
+    task = {"task": "image_classification", "labels": "single", "class_names": ["a", "b", "c"]}
+    (tmp_path / "task.json").write_text(json.dumps(task))
+    (tmp_path / "config.json").write_text("{}")
+    network(1).save(tmp_path / "model.keras")
+    train = small_run.pipeline(False)
+    teacher = training.Teacher(tmp_path, "image_classification", "single")
+    with training.Run("small", small_run.Config(), run_dir=tmp_path / "run") as run:
+        taught = teacher.teach(run, train, train, ["a", "b", "c"])
+        with pytest.raises(UserError, match=r"are not those of .*: c, d"):
+            teacher.teach(run, train, train, ["a", "b", "d"])
+    inputs = np.concatenate([x for x, _, _ in train.in_order().epoch()])[: small_run.SIZE]
+    expected = keras.models.load_model(tmp_path / "model.keras").predict(inputs, verbose=0)
+    np.testing.assert_allclose(taught.labels[:, 3:], expected, atol=1e-6)
+    np.testing.assert_array_equal(taught.labels[:, :3].argmax(-1), train.labels)
+
+    divergences = []
+    for batches in (taught, train):
+        student = network(2)
+        tuner = training.FineTuner(student)
+        tuner.compile(keras.optimizers.Adam(0.05), loss_of(2.0, 0.9))
+        tuner.fit(batches, epochs=20)
+        found = student.predict(inputs, verbose=0)
+        divergences.append((expected * np.log(expected / found)).sum(-1).mean())
+    assert divergences[0] < 0.2 * divergences[1]
 
 
 def test_a_batch_keeps_its_inputs_with_other_targets():
