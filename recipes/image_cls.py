@@ -87,6 +87,7 @@ class Config:
             `tfsft distill` does; empty is none.
         temperature: With a teacher: the higher, the more small probabilities count.
         alpha: With a teacher: its share of the loss; the rest is that of the labels.
+        suspects: Look for likely wrong labels and near-duplicates at the end: suspicious.csv.
         seed: Of splits, order, initial weights, dropout and augmentation.
     """
 
@@ -139,6 +140,7 @@ class Config:
     teacher: str = ""
     temperature: Annotated[float, ">0.."] = 2.0
     alpha: Annotated[float, "0..1"] = 0.5
+    suspects: bool = True
     seed: Annotated[int, "0.."] = 0
 
 
@@ -335,14 +337,16 @@ def main(config: Config, run: training.Run) -> None:
     run.save(model)
     if teacher:
         teacher.compare(run, model)
-    suspects = training.find_suspects(
-        run,
-        model,
-        {name: feed.pipeline(config.batch_size) for name, feed in feeds.items()},
-        splits.sources(),
-        kind=labels,
-        class_names=splits.class_names,
-    )
+    suspects = []
+    if config.suspects:
+        suspects = training.find_suspects(
+            run,
+            model,
+            {name: feed.pipeline(config.batch_size) for name, feed in feeds.items()},
+            splits.sources(),
+            kind=labels,
+            class_names=splits.class_names,
+        )
     shown = [row.id for row in rows[:24]]
     shown += [name for found in suspects[:12] for name in (found.id, found.twin) if name]
     run.report(thumbnails=data.thumbnails(splits.everything(), shown))

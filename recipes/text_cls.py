@@ -98,6 +98,7 @@ class Config:
             `tfsft distill` does; empty is none.
         temperature: With a teacher: the higher, the more small probabilities count.
         alpha: With a teacher: its share of the loss; the rest is that of the labels.
+        suspects: Look for likely wrong labels and near-duplicates at the end: suspicious.csv.
         seed: Of splits, order, initial weights and dropout.
     """
 
@@ -157,6 +158,7 @@ class Config:
     teacher: str = ""
     temperature: Annotated[float, ">0.."] = 2.0
     alpha: Annotated[float, "0..1"] = 0.5
+    suspects: bool = True
     seed: Annotated[int, "0.."] = 0
 
 
@@ -278,7 +280,7 @@ def main(config: Config, run: training.Run) -> None:
                 models.load_tokenizer(teacher.folder / teacher.task["tokenizer"]),
                 teacher.task["max_length"],
                 pair=pair,
-                truncate=teacher.task["truncate"],
+                truncate=teacher.task.get("truncate", "end"),
             ),
         )
         seen = seen.pipeline(config.batch_size)
@@ -366,14 +368,15 @@ def main(config: Config, run: training.Run) -> None:
     run.save(model, backbone.tokenizer)
     if teacher:
         teacher.compare(run, model)
-    training.find_suspects(
-        run,
-        model,
-        {name: feed.pipeline(config.batch_size) for name, feed in feeds.items()},
-        splits.sources(),
-        kind=labels,
-        class_names=splits.class_names,
-    )
+    if config.suspects:
+        training.find_suspects(
+            run,
+            model,
+            {name: feed.pipeline(config.batch_size) for name, feed in feeds.items()},
+            splits.sources(),
+            kind=labels,
+            class_names=splits.class_names,
+        )
     run.report()
 
 

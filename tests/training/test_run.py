@@ -358,3 +358,24 @@ def test_a_checkpoint_holds_what_was_trained_and_refuses_other_pretrained_weight
                 np.testing.assert_array_equal(weights(again)[name], value, name)
         fit(run, again, ["head", "unfrozen"])
         assert {name for name in saved(run) if "hidden" in name}
+
+
+def test_a_run_that_is_refused_before_it_has_begun_leaves_no_folder(tmp_path):
+    def fails(error, begin=False, **place):
+        with training.Run("small", Config(), **place) as run:
+            if begin:
+                run.begin(build(), task={"class_names": []}, data={"fingerprint": "f"})
+            raise error
+
+    with pytest.raises(UserError, match="no such data"):
+        fails(UserError("no such data"), run_dir=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    with pytest.raises(ValueError, match="a fault"):
+        fails(ValueError("a fault"), run_dir=tmp_path / "fault")
+    assert (tmp_path / "fault" / "log.txt").exists()
+    with pytest.raises(UserError, match="no such data"):
+        fails(UserError("no such data"), resume=tmp_path / "fault")
+    assert (tmp_path / "fault" / "config.json").exists()
+    with pytest.raises(UserError, match="the loss"):
+        fails(UserError("the loss"), begin=True, run_dir=tmp_path / "begun")
+    assert (tmp_path / "begun" / "task.json").exists()

@@ -133,6 +133,7 @@ class Run:
         self.strategy = strategies.make_strategy(strategy, devices, tpu)
         self.workers = Workers(self.strategy)
         self._check_folder()
+        self._check_batch_size()
         if not self.workers.is_chief:
             self._private = private_folder(self.dir, self.resuming)  # as long as this run lives
             self.dir = Path(self._private.name)
@@ -156,7 +157,6 @@ class Run:
         if deterministic is None:
             deterministic = before.get("deterministic")
         self.deterministic = strategies.set_determinism(deterministic)
-        self._check_batch_size()
         self.seed = int(self.settings.get("seed", 0))
         keras.utils.set_random_seed(self.seed)
         self.model: keras.Model | None = None
@@ -197,6 +197,8 @@ class Run:
             self.saver.wait()
         if error is not None:
             self.console.note(f"{kind.__name__}: {error}")
+            if isinstance(error, UserError):
+                self._leave_nothing()
             explained = explain_unreadable(error) or self.workers.explain_lost(error)
             if explained is not None:
                 raise explained from error
@@ -488,6 +490,12 @@ class Run:
                 "A new run gets a folder of its own, so that nothing is overwritten.",
                 f"Go on with it by --resume {self.dir}, or choose another --run-dir.",
             )
+
+    def _leave_nothing(self) -> None:
+        """Removes the folder of a run that was refused before it had begun."""
+        new = not self.resuming and not self.task
+        if new and self.workers.is_chief and self.place == str(self.dir):
+            shutil.rmtree(self.dir, ignore_errors=True)
 
     def _check_batch_size(self) -> None:
         if self.settings.get("batch_tokens"):
