@@ -39,7 +39,8 @@ class Config:
             answer; or `all`.
         replay: General conversations to mix in, so that they are not forgotten: a file, or
             `general-replay`; empty mixes in none.
-        replay_share: Share of these among the training conversations.
+        replay_share: Share of these among the training conversations; with --from, that of the
+            conversations of that run.
         retain: General conversations that are scored before and after: a file, or `general`; empty
             scores none.
         prompts: File with a prompt in each line, answered at every evaluation; empty takes a few of
@@ -174,7 +175,7 @@ def main(config: Config, run: training.Run) -> None:
     run.say(f"Backbone {reason}")
 
     # Data
-    splits = load_data(config)
+    splits = run.load(load_data, config)
     for note in splits.notes:
         run.say(note)
     with run.strategy.scope():
@@ -222,6 +223,7 @@ def main(config: Config, run: training.Run) -> None:
     # Model
     with run.strategy.scope():
         model = build_model(backbone)
+        run.take_over(model)
         if config.packing:
             models.allow_packing(model.get_layer("backbone"))
         if config.lora_rank:

@@ -29,6 +29,7 @@ class Config:
         validation_fraction: Share held out to choose the best epoch, where the data has no split of
             its own.
         test_fraction: Share held out for the final figures, where the data has no split of its own.
+        replay_share: With --from, the share of that run's examples among those of training.
         limit: Use about so many questions, for a quick try; 0 is all.
         on_bad: What to do about a question whose answer is not in its context.
         tfds_dir: Folder of prepared tensorflow-datasets; empty for their own default.
@@ -83,6 +84,7 @@ class Config:
     data: str = "sample"
     validation_fraction: Annotated[float, ">0..<1"] = 0.15
     test_fraction: Annotated[float, "0..<1"] = 0.15
+    replay_share: Annotated[float, "0..<1"] = 0.5
     limit: Annotated[int, "0.."] = 0
     on_bad: Literal["stop", "skip"] = "stop"
     tfds_dir: str = ""
@@ -172,7 +174,7 @@ def main(config: Config, run: training.Run) -> None:
     run.say(f"Backbone {reason}")
 
     # Data
-    splits = load_data(config)
+    splits = run.load(load_data, config)
     for note in splits.notes:
         run.say(note)
     with run.strategy.scope():
@@ -211,6 +213,7 @@ def main(config: Config, run: training.Run) -> None:
     # Model
     with run.strategy.scope():
         model = build_model(backbone, dropout=config.dropout)
+        run.take_over(model)
         if config.lora_rank:
             models.add_lora(
                 model,

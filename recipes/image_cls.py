@@ -39,6 +39,7 @@ class Config:
         validation_fraction: Share held out to choose the best epoch, where the data has no split of
             its own.
         test_fraction: Share held out for the final figures, where the data has no split of its own.
+        replay_share: With --from, the share of that run's examples among those of training.
         limit: Use about so many pictures, for a quick try; 0 is all.
         on_bad: What to do about a picture that cannot be read.
         tfds_dir: Folder of prepared tensorflow-datasets; empty for their own default.
@@ -99,6 +100,7 @@ class Config:
     regression: bool = False
     validation_fraction: Annotated[float, ">0..<1"] = 0.15
     test_fraction: Annotated[float, "0..<1"] = 0.15
+    replay_share: Annotated[float, "0..<1"] = 0.5
     limit: Annotated[int, "0.."] = 0
     on_bad: Literal["stop", "skip"] = "stop"
     tfds_dir: str = ""
@@ -144,7 +146,7 @@ class Config:
     seed: Annotated[int, "0.."] = 0
 
 
-def load_data(config: Config) -> data.Splits:
+def load_data(config: Config, class_names: tuple[str, ...] | None = None) -> data.Splits:
     """Returns the training, validation and test pictures."""
     return data.load_images(
         config.data,
@@ -158,6 +160,7 @@ def load_data(config: Config) -> data.Splits:
         limit=config.limit or None,
         on_bad=config.on_bad,
         tfds_dir=config.tfds_dir or None,
+        class_names=class_names,
     )
 
 
@@ -244,7 +247,7 @@ def main(config: Config, run: training.Run) -> None:
     run.say(f"Backbone {reason}")
 
     # Data
-    splits = load_data(config)
+    splits = run.load(load_data, config)
     size = config.image_size or data.suggest_image_size(splits.train)
     augmenter = data.Augmenter(config.augment, size) if augmented else None
     feeds = {
@@ -290,6 +293,7 @@ def main(config: Config, run: training.Run) -> None:
             output_scale=float(splits.train.labels.std()) or 1.0 if config.regression else 1.0,
             output_offset=float(splits.train.labels.mean()) if config.regression else 0.0,
         )
+        run.take_over(model)
     run.begin(
         model,
         task={

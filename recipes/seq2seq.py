@@ -39,6 +39,7 @@ class Config:
         validation_fraction: Share held out to choose the best epoch, where the data has no split of
             its own.
         test_fraction: Share held out for the final figures, where the data has no split of its own.
+        replay_share: With --from, the share of that run's examples among those of training.
         limit: Use about so many examples, for a quick try; 0 is all.
         on_bad: What to do about a row that lacks one of the texts.
         tfds_dir: Folder of prepared tensorflow-datasets; empty for their own default.
@@ -72,6 +73,7 @@ class Config:
     prefix: str = ""
     validation_fraction: Annotated[float, ">0..<1"] = 0.1
     test_fraction: Annotated[float, "0..<1"] = 0.1
+    replay_share: Annotated[float, "0..<1"] = 0.5
     limit: Annotated[int, "0.."] = 0
     on_bad: Literal["stop", "skip"] = "stop"
     tfds_dir: str = ""
@@ -137,7 +139,7 @@ def main(config: Config, run: training.Run) -> None:
     run.say(f"Backbone {reason}")
 
     # Data
-    splits = load_data(config)
+    splits = run.load(load_data, config)
     for note in splits.notes:
         run.say(note)
     with run.strategy.scope():
@@ -172,6 +174,7 @@ def main(config: Config, run: training.Run) -> None:
     # Model
     with run.strategy.scope():
         model = build_model(backbone)
+        run.take_over(model)
         trained = models.unfreeze(model, "all")
     run.say(f"Trains {trained.trainable:,} of {trained.total:,} parameters.")
     run.begin(

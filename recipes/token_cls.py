@@ -34,6 +34,7 @@ class Config:
         validation_fraction: Share held out to choose the best epoch, where the data has no split of
             its own.
         test_fraction: Share held out for the final figures, where the data has no split of its own.
+        replay_share: With --from, the share of that run's examples among those of training.
         limit: Use about so many sentences, for a quick try; 0 is all.
         on_bad: What to do about a sentence without words or tags.
         tfds_dir: Folder of prepared tensorflow-datasets; empty for their own default.
@@ -90,6 +91,7 @@ class Config:
     group_column: str = ""
     validation_fraction: Annotated[float, ">0..<1"] = 0.15
     test_fraction: Annotated[float, "0..<1"] = 0.15
+    replay_share: Annotated[float, "0..<1"] = 0.5
     limit: Annotated[int, "0.."] = 0
     on_bad: Literal["stop", "skip"] = "stop"
     tfds_dir: str = ""
@@ -132,7 +134,7 @@ class Config:
     seed: Annotated[int, "0.."] = 0
 
 
-def load_data(config: Config) -> data.Splits:
+def load_data(config: Config, tags: tuple[str, ...] | None = None) -> data.Splits:
     """Returns the training, validation and test sentences."""
     return data.load_tags(
         config.data,
@@ -145,6 +147,7 @@ def load_data(config: Config) -> data.Splits:
         limit=config.limit or None,
         on_bad=config.on_bad,
         tfds_dir=config.tfds_dir or None,
+        tags=tags,
     )
 
 
@@ -183,7 +186,7 @@ def main(config: Config, run: training.Run) -> None:
     run.say(f"Backbone {reason}")
 
     # Data
-    splits = load_data(config)
+    splits = run.load(load_data, config)
     for note in splits.notes:
         run.say(note)
     with run.strategy.scope():
@@ -220,6 +223,7 @@ def main(config: Config, run: training.Run) -> None:
     # Model
     with run.strategy.scope():
         model = build_model(len(splits.tags), backbone, dropout=config.dropout)
+        run.take_over(model)
         if config.lora_rank:
             models.add_lora(
                 model,

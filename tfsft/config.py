@@ -191,7 +191,7 @@ class RecipeInfo:
 
 def option_name(name: str) -> str:
     """Returns the command-line option of the field `name`."""
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")  # `from_`, as `from` is a word of Python's
 
 
 def show_value(value: object) -> str:
@@ -351,7 +351,11 @@ def read_args(docstring: str) -> dict[str, str]:
 
 
 def make_config(
-    info: RecipeInfo, values: Mapping[str, Any] | None = None, *, files: Sequence[str | Path] = ()
+    info: RecipeInfo,
+    values: Mapping[str, Any] | None = None,
+    *,
+    files: Sequence[str | Path] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Any:
     """Returns the recipe's `Config`, with every value checked.
 
@@ -359,11 +363,12 @@ def make_config(
         info: The recipe.
         values: Field name -> value, from the command line or from Python; they win over files.
         files: JSON files of settings (a run's config.json or a plain object), later ones win.
+        defaults: Values that win over those of the class only.
 
     Raises:
         UsageError: An unknown name, a wrong type, a value out of range, or a missing one.
     """
-    checked: dict[str, Any] = {}
+    checked = check_values(info.fields, defaults or {})
     for file in files:
         checked |= check_values(info.fields, read_settings(file), file=file)
     checked |= check_values(info.fields, values or {})

@@ -39,6 +39,12 @@ class WorkerLost(UserError):
     exit_code = 75  # "try again": nothing is wrong with this process
 
 
+class Forgotten(UserError):
+    """A model that goes on from another one does worse on what that one had learned."""
+
+    exit_code = 3
+
+
 class Stopped(BaseException):
     """Training was stopped from outside (Ctrl-C, SIGTERM, a file STOP) after its state was saved.
 

@@ -54,7 +54,7 @@ def command(
         from tfsft.export import load_predictor
         from tfsft.training.console import Console
     console = Console(stream=sys.stderr)
-    predictor = load_predictor(run)
+    predictor = load_predictor(run, refused_too=True)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in predictor.options:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import click
 
-from tfsft.cli import remote_folder
+from tfsft.cli import earlier_run, remote_folder
 from tfsft.cli.recipe_files import import_recipe, is_installed
 from tfsft.cli.recipe_group import RecipeGroup
 from tfsft.cli.tensorflow_start import starting_tensorflow
@@ -32,6 +32,11 @@ class RunOptions:
         resume: Go on with the run in this folder from its last checkpoint, with its settings.
         go_on: Go on with the run in --run-dir if it has begun, so that the same command may be
             given again after a failure.
+        from_: Train the model of this finished run further, with its settings, on the --data given
+            here and a share of its own (--replay-share). That run stays as it is.
+        max_forgetting: With --from, how much worse the model may get on the test data of that run:
+            percentage points of a share such as accuracy, percent of a perplexity or an error; 2 if
+            not given. A model that gets worse is refused, with exit code 3.
         config: Take settings from this file: a run's config.json, or a JSON object of names and
             values. Options typed here win over it.
         strategy: Devices to train on. `auto` takes a TPU where one is configured, else all local
@@ -56,6 +61,8 @@ class RunOptions:
     run_dir: str | None = None
     resume: str | None = None
     go_on: bool = False
+    from_: str | None = None
+    max_forgetting: Annotated[float, "0.."] | None = None
     config: str | None = None
     strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
     tpu: str | None = None
@@ -97,9 +104,12 @@ def _train(
     call = click.get_current_context().obj
     files = [Path(options.resume, "config.json")] if options.resume else []
     files += [options.config] if options.config else []
-    config = make_config(info, values, files=files)
+    earlier = earlier_run.find(options, values)
+    defaults = earlier_run.settings(earlier.run, info, values) if earlier else {}
+    config = make_config(info, values, files=files, defaults=defaults)
 
     with starting_tensorflow(call.debug):
+        from tfsft.export import EarlierRun
         from tfsft.training import Run
 
         module = import_recipe(info)
@@ -126,6 +136,7 @@ def _train(
         keep_checkpoints=options.keep_checkpoints,
         allow_changed=options.allow_changed,
         debug=call.debug,
+        earlier=EarlierRun(earlier.run, earlier.max_forgetting) if earlier else None,
         command=["tfsft", *_typed(call.words)],
     ) as started:
         module.main(config, started)

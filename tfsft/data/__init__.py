@@ -18,7 +18,7 @@ from tfsft.data.pipeline import Pipeline
 from tfsft.data.plain_texts import PlainTexts, read_text
 from tfsft.data.plan import BatchPlan
 from tfsft.data.questions import load_questions
-from tfsft.data.replay import mix_in
+from tfsft.data.replay import apart, called_wrong, mix_in, with_old
 from tfsft.data.samples import suggest_image_size, thumbnails
 from tfsft.data.seq2seq_encoding import Seq2SeqEncoder
 from tfsft.data.seq2seq_feed import Seq2SeqFeed
@@ -54,6 +54,8 @@ __all__ = [
     "TextFeed",
     "TextInspection",
     "TextSource",
+    "apart",
+    "called_wrong",
     "chat_feed",
     "choose_template",
     "class_weights",
@@ -82,4 +84,5 @@ __all__ = [
     "suggest_image_size",
     "thumbnails",
     "token_facts",
+    "with_old",
 ]

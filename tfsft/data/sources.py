@@ -21,6 +21,8 @@ ROWS_PER_JOB = 32
 class Storage(Protocol):
     """Where pictures lie; rows are numbered from 0."""
 
+    def __len__(self) -> int: ...
+
     def check(self, row: int) -> tuple[str, str | None]:
         """Reads one picture; returns its content hash and what is wrong with it, or None."""
 
@@ -37,6 +39,9 @@ class FileStorage:
 
     def __init__(self, paths: Sequence[str]):
         self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
     def check(self, row: int) -> tuple[str, str | None]:
         """Reads one file; returns its content hash and what is wrong with it, or None."""
@@ -73,6 +78,9 @@ class ArrayStorage:
     def __init__(self, images: np.ndarray):
         self.images = images
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def check(self, row: int) -> tuple[str, str | None]:
         """Returns the content hash of one picture, and None: an array is always readable."""
         return content_hash(self.images[row].tobytes()), None
@@ -99,6 +107,9 @@ class BlobStorage:
         self.starts = starts
         self.ends = ends
 
+    def __len__(self) -> int:
+        return len(self.starts)
+
     def check(self, row: int) -> tuple[str, str | None]:
         """Reads one picture; returns its content hash and what is wrong with it, or None."""
         data = self.read(row)
@@ -118,6 +129,39 @@ class BlobStorage:
         if os.path.getsize(self.path) == 0:
             return np.empty(0, np.uint8)  # an empty file cannot be mapped
         return np.memmap(self.path, np.uint8, "r")
+
+
+class JoinedStorage:
+    """Pictures that lie in several places, numbered one place after another.
+
+    Args:
+        parts: The places.
+    """
+
+    def __init__(self, parts: Sequence[Storage]):
+        self.parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def check(self, row: int) -> tuple[str, str | None]:
+        """Reads one picture where it lies."""
+        place = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.parts[place].check(row - int(self._starts[place]))
+
+    def image(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Decodes one picture in graph, where it lies."""
+        starts = tf.constant(self._starts[1:], tf.int64)
+        place = tf.searchsorted(starts, [tf.cast(row, tf.int64)], side="right")[0]
+        image, good = tf.switch_case(
+            place,
+            [
+                lambda part=part, start=start: part.image(tf.cast(row, tf.int64) - start)
+                for part, start in zip(self.parts, self._starts, strict=False)
+            ],
+        )
+        return tf.ensure_shape(image, [None, None, 3]), good
 
 
 class ImageSource:
@@ -170,16 +214,20 @@ class ImageSource:
 
     @classmethod
     def joined(cls, parts: Sequence["ImageSource"]) -> "ImageSource":
-        """Returns one source of the pictures of several that have the same storage."""
+        """Returns one source of the pictures of several with the same classes, in their order."""
         first = parts[0]
+        storages = list({id(part.storage): part.storage for part in parts}.values())
+        storage = first.storage if len(storages) == 1 else JoinedStorage(storages)
+        starts = dict(zip(map(id, storages), np.cumsum([0, *map(len, storages)]), strict=False))
+        grouped = all(part.groups is not None for part in parts)
         return cls(
-            first.storage,
-            np.concatenate([part.rows for part in parts]),
+            storage,
+            np.concatenate([part.rows + starts[id(part.storage)] for part in parts]),
             [name for part in parts for name in part.ids],
             np.concatenate([part.labels for part in parts]),
             first.class_names,
             np.concatenate([part.keys for part in parts]),
-            None if first.groups is None else np.concatenate([part.groups for part in parts]),
+            np.concatenate([part.groups for part in parts]) if grouped else None,
         )
 
     def image(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -77,14 +77,26 @@ class TextSource:
 
     @classmethod
     def joined(cls, parts: Sequence["TextSource"]) -> "TextSource":
-        """Returns one source of the texts of several that come from the same table."""
+        """Returns one source of the texts of several with the same classes, in their order.
+
+        Of several tables, the columns that all of them have are kept.
+        """
         first = parts[0]
+        tables = list({id(part.table): part.table for part in parts}.values())
+        starts = dict(zip(map(id, tables), np.cumsum([0, *map(len, tables)]), strict=False))
+        common = [n for n in tables[0].column_names if all(n in t.column_names for t in tables)]
+        table = first.table
+        if len(tables) > 1:
+            table = pyarrow.concat_tables(
+                [table.select(common).replace_schema_metadata() for table in tables]
+            )
+        grouped = all(part.groups is not None for part in parts)
         return cls(
-            first.table,
-            np.concatenate([part.rows for part in parts]),
+            table,
+            np.concatenate([part.rows + starts[id(part.table)] for part in parts]),
             np.concatenate([part.labels for part in parts]),
             first.class_names,
-            None if first.groups is None else np.concatenate([part.groups for part in parts]),
+            np.concatenate([part.groups for part in parts]) if grouped else None,
             first.tags,
         )
 

@@ -11,6 +11,7 @@ from tfsft.evaluation.predictions import Prediction, read_predictions
 from tfsft.untrusted import is_plain_name, read_json
 
 FORMAT = 1  # of task.json
+REFUSED = "REFUSED"  # a file with the reason; without it the model counts as any other
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_finished_run(folder: str | Path, name: str | None = None) -> FinishedRu
         UsageError: The folder is no run, the run is not finished, or a file of it is damaged.
     """
     folder = Path(folder)
-    task = read_task(folder)
+    task = read_task(folder, refused_too=True)
     table, history = folder / "predictions.csv", folder / "history.csv"
     try:
         return FinishedRun(
@@ -75,11 +76,15 @@ def read_finished_run(folder: str | Path, name: str | None = None) -> FinishedRu
         ) from error
 
 
-def read_task(run: Path) -> Mapping[str, Any]:
+def read_task(run: Path, *, refused_too: bool = False) -> Mapping[str, Any]:
     """Returns task.json of a finished run.
 
+    Args:
+        run: Its folder.
+        refused_too: For looking at a model, and not for using it.
+
     Raises:
-        UsageError: The folder is no run, or the run is not finished.
+        UsageError: The folder is no run, the run is not finished, or its model was refused.
     """
     if not (run / "config.json").is_file():
         raise UsageError(
@@ -92,6 +97,14 @@ def read_task(run: Path) -> Mapping[str, Any]:
             f"The run {run} is not finished: it has no model.keras.",
             "A run whose training has ended.",
             "Go on with it: tfsft run RECIPE --resume " + str(run),
+        )
+    if (run / REFUSED).is_file() and not refused_too:
+        raise UsageError(
+            f"The model of {run} was refused. "
+            + (run / REFUSED).read_text(encoding="utf-8").strip(),
+            "A model that has not forgotten what it knew. tfsft evaluate, explain and compare look "
+            "at this one all the same.",
+            f"To use it in spite of that, remove the file {run / REFUSED}",
         )
     path = run / "task.json"
     task = read_json(path)

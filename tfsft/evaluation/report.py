@@ -122,6 +122,7 @@ SHARES = {
     "top_5_accuracy",
     "expected_calibration_error",
 }
+SMALLER_IS_BETTER = {"mae", "perplexity"}  # of the first tiles
 TILES = {
     "single": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "top_5_accuracy",
                "expected_calibration_error"),
@@ -210,6 +211,7 @@ def _context(
         "cards_shown": CARDS_SHOWN,
         "classes_shown": CLASSES_SHOWN,
         "conflicts_shown": FILES_SHOWN,
+        "earlier": _earlier(metrics.get("from"), kind),
         "suspects": suspects_for_report(run_dir, thumbnails),
     }
     if kind == "regression":
@@ -524,6 +526,29 @@ def _all_figures(metrics: Mapping[str, Any], kind: str) -> dict[str, Any]:
             for key in EXPLAINED
             if any(key in metrics[name] for name in splits)
         ],
+    }
+
+
+def _earlier(found: Mapping[str, Any] | None, kind: str) -> dict[str, Any] | None:
+    """Returns what became of the run that this one goes on from, as the page shows it."""
+    if not found:
+        return None
+    name = found["figure"]
+    relative = name in SMALLER_IS_BETTER
+
+    def row(part: str) -> tuple[str, ...]:
+        values = found[part]
+        change = values["change"]
+        shown = "–" if change is None else f"{100 * change:+.1f}{'%' if relative else ' points'}"
+        figures = (figure_text(name, values[when]) for when in ("before", "after"))
+        return (f"{part.capitalize()} data", str(values["examples"]), *figures, shown)
+
+    return {
+        "run": Path(found["run"]).name,
+        "title": explained(name, kind)[0],
+        "rows": [row(part) for part in ("old", "new") if found[part]],
+        "allowed": f"{found['max_forgetting']:g} {'percent' if relative else 'points'}",
+        "refused": found["refused"],
     }
 
 

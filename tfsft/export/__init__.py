@@ -1,5 +1,6 @@
 """What a finished run is used for."""
 
+from tfsft.export.earlier_run import EarlierRun
 from tfsft.export.explaining import Explained, explain_run
 from tfsft.export.exported import Exported
 from tfsft.export.image_predictor import ImagePredictor, find_pictures
@@ -11,6 +12,7 @@ from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier
 
 __all__ = [
     "AnswerFinder",
+    "EarlierRun",
     "Explained",
     "Exported",
     "ImagePredictor",

@@ -100,6 +100,11 @@ class WritingPredictor(Predictor):
         )
         return metrics, order(rows)
 
+    def measure(self, source: Any) -> dict[str, Any]:
+        """Returns how well the right answers are foreseen, which needs none to be written."""
+        pipeline = self.feed(source).pipeline(BATCH_SIZE)
+        return training.token_scores(self.model, pipeline)
+
     def answerer(self, most: int | None = None) -> training.Answerer:
         """Returns what answers, with so many new tokens as the run says and at most `most`."""
         new = self.task["max_new_tokens"]

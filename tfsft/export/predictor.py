@@ -78,6 +78,10 @@ class Predictor:
         """Returns the metrics on labelled examples, and the predictions, worst mistakes first."""
         raise NotImplementedError
 
+    def measure(self, source: Any) -> dict[str, Any]:
+        """Returns the metrics that two models are compared by."""
+        return self.evaluate(source)[0]
+
     def labelled(
         self, given: str, *, split: str | None = None, **options: Any
     ) -> tuple[Any, tuple]:
@@ -108,11 +112,12 @@ class Predictor:
         return models.load_model(self.run / "model.keras")
 
 
-def load_predictor(run: str | Path) -> Predictor:
+def load_predictor(run: str | Path, *, refused_too: bool = False) -> Predictor:
     """Returns the predictor for the task of a run.
 
     Args:
         run: Folder of a finished run.
+        refused_too: As for `read_task`.
 
     Raises:
         UsageError: The folder is no run, the run is not finished, or its task is unknown.
@@ -130,7 +135,7 @@ def load_predictor(run: str | Path) -> Predictor:
         "text_generation": Rewriter,
     }
     run = Path(run)
-    task = read_task(run)
+    task = read_task(run, refused_too=refused_too)
     if task.get("task") not in kinds:
         raise UsageError(
             f"The run {run} is about '{task.get('task')}'.",

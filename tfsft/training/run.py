@@ -24,6 +24,7 @@ from tfsft import evaluation
 from tfsft.config import without_options
 from tfsft.data.image_feed import explain_unreadable
 from tfsft.data.pipeline import Pipeline
+from tfsft.data.replay import called_wrong
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
@@ -95,6 +96,7 @@ class Run:
         deterministic: Uses only operations that give the same bits every time; None does on a CPU,
             and as it was where a run goes on.
         allow_changed: Goes on even if recipe, settings, data or devices are not what they were.
+        earlier: A finished run whose model is trained further, an `export.EarlierRun`.
 
     Raises:
         UsageError: For a folder that exists, or one that is no run, or one of another run.
@@ -121,6 +123,7 @@ class Run:
         keep_checkpoints: int = 2,
         deterministic: bool | None = None,
         allow_changed: bool = False,
+        earlier: Any = None,
     ):
         strategies.require_tensorflow()
         self.recipe = recipe
@@ -161,7 +164,11 @@ class Run:
         keras.utils.set_random_seed(self.seed)
         self.model: keras.Model | None = None
         self.metrics: dict = {"format": FORMAT}
-        self.task: dict = {}  # of the run that goes on; what `begin` is given from then on
+        self.earlier = earlier
+        # Of the run that goes on, or of the earlier one; what `begin` is given from then on.
+        self.task: dict = dict(earlier.task) if earlier else {}
+        if earlier:
+            self.config["from"] = earlier.facts
         self._phases: list[Phase] = []
         self._started = time.monotonic()
         self._resumed = None
@@ -231,6 +238,29 @@ class Run:
 
     # Begin
 
+    def load(self, load_data: Callable[..., Any], settings: Any) -> Any:
+        """Returns the examples, with those of the run that this one goes on from.
+
+        Args:
+            load_data: The recipe's.
+            settings: The recipe's Config.
+        """
+        wrong = called_wrong(getattr(settings, "data", ""))
+        if wrong.is_file():
+            count = len(wrong.read_bytes().splitlines())
+            self.say(
+                f"{count} answers were called wrong without a right one; they are not trained on. "
+                f"They are in {wrong}."
+            )
+        if self.earlier is None:
+            return load_data(settings)
+        return self.earlier.load(load_data, settings, self.say)
+
+    def take_over(self, model: keras.Model) -> None:
+        """Gives a new model the weights of the run that this one goes on from, if there is one."""
+        if self.earlier is not None:
+            self.earlier.restore(model)
+
     def begin(
         self,
         model: keras.Model,
@@ -248,6 +278,8 @@ class Run:
             data: Facts for config.json: fingerprint, sizes of the splits, warnings.
         """
         self.model = model
+        if self.earlier is not None:
+            self.earlier.check(task)
         self.workers.check_same({"fingerprint": data.get("fingerprint")}, "data")
         before, names = self.config.get("data"), self.task.get("class_names", ())
         if before:
@@ -419,7 +451,13 @@ class Run:
 
         Args:
             thumbnails: PNG pictures of examples by their ids, for the worst mistakes.
+
+        Raises:
+            Forgotten: It does too badly what the run did that this one goes on from.
         """
+        refusal = None
+        if self.earlier is not None and self.workers.is_chief:
+            self.metrics["from"], refusal = self.earlier.judge(self.dir, self.say)
         self._facts["total_seconds"] += time.monotonic() - self._started
         self._started = time.monotonic()
         self.write_metrics()
@@ -445,6 +483,8 @@ class Run:
             self.show_pictures("worst mistakes", pictures, said)
         path = evaluation.write_report(self.dir, thumbnails=thumbnails)
         self.say(f"Took {duration(self._facts['total_seconds'])}. Report: {self.place}/{path.name}")
+        if refusal is not None:
+            raise refusal
         if self.place == str(self.dir):
             self.say(f"Use it: tfsft predict {self.dir} INPUT")
         return path

@@ -212,3 +212,15 @@ def test_a_file_that_cannot_be_written_and_a_link_are_refused(tmp_path):
     with pytest.raises(UsageError, match="cannot be written"):
         FeedbackFile(tmp_path / "link")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_wrong_and_not_known_better_is_kept_apart(serving, tmp_path):
+    path = tmp_path / "feedback.jsonl"
+    running = serving("texts", feedback=path)
+    for wrong in (True, False):
+        body = {"text": f"a {wrong}", "label": "weather", "wrong": wrong}
+        assert requests.post(f"{running.url}/feedback", json=body, timeout=30).status_code == 201
+    beside = path.with_name("feedback-wrong.jsonl")
+    assert [json.loads(line)["text"] for line in path.read_text().splitlines()] == ["a False"]
+    assert [json.loads(line)["text"] for line in beside.read_text().splitlines()] == ["a True"]
+    assert beside.stat().st_mode & 0o777 == 0o600

@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from PIL import Image, ImageOps
 from pydantic import BaseModel, Field
 
+from tfsft.data.replay import called_wrong
 from tfsft.errors import UsageError
 from tfsft.export.serving.masking import masked
 from tfsft.export.serving.problems import Busy, Problem, TooLarge
@@ -51,6 +52,9 @@ class FeedbackRequest(BaseModel):
     label: str | float | list[str] | None = None
     spans: list[Span] | None = None
     answer: str | None = None
+    wrong: bool = Field(
+        False, description="The answer is wrong, and nobody knows the right one: not trained on."
+    )
 
 
 class FeedbackFile:
@@ -95,6 +99,10 @@ class FeedbackFile:
             except OSError:
                 os.ftruncate(file, size)
                 raise
+
+    def add_wrong(self, row: Mapping[str, Any]) -> None:
+        """Adds a row to the file beside, of answers that are wrong and not to be trained on."""
+        FeedbackFile(called_wrong(self.path)).add(row)
 
     def add_picture(self, content: bytes) -> str:
         """Writes a picture beside the file; returns its path from there.
@@ -146,7 +154,7 @@ def _write(request: FeedbackRequest, service: Service, file: FeedbackFile) -> No
             content = from_base64(row["image"])
             service.model.prepare({"pictures": content})  # whatever it refuses is not kept
             row["image"] = file.add_picture(content)
-        file.add(row)
+        (file.add_wrong if request.wrong else file.add)(row)
     except OSError as error:
         raise Busy(f"The feedback cannot be written: {error.strerror or error}.", 60) from error
 
