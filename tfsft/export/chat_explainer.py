@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfsft import models
 from tfsft.errors import UserError
-from tfsft.evaluation.explanations import Explanation
+from tfsft.evaluation.explanations import Explanation, Reason
 from tfsft.evaluation.predictions import Prediction
 from tfsft.export.attribution import integrated_gradients
 from tfsft.export.chat_predictor import ChatPredictor
@@ -68,12 +68,18 @@ class ChatExplainer(Explainer):
                 prediction=text,
                 probability=None,
                 label=None if label is None else str(label.label),
-                reasons=(self._reason(prompt, ids),) if len(ids) else (),
+                reasons=(self.why(prompt, ids),) if len(ids) else (),
                 notes=() if len(ids) else ("It answers nothing.",),
             )
 
-    def _reason(self, prompt: np.ndarray, answer: np.ndarray) -> Any:
-        """Returns what the log-probability of an answer owes to the tokens of a prompt."""
+    def why(self, prompt: np.ndarray, answer: np.ndarray, most: int = MOST) -> Reason:
+        """Returns what the log-probability of an answer owes to the tokens of a prompt.
+
+        Args:
+            prompt: Tokens.
+            answer: Tokens.
+            most: Gradients that are computed.
+        """
         row = np.concatenate([prompt, answer])[None, :-1]
         blank = row.copy()
         inside = ~np.isin(prompt, self.control)
@@ -95,7 +101,7 @@ class ChatExplainer(Explainer):
             tf.cast(point[0], tf.float32).numpy(),
             tf.cast(start[0], tf.float32).numpy(),
             batch=BATCH,
-            most=MOST,
+            most=most,
         )
         weights = found.values.sum(axis=-1)[: len(prompt)].tolist()
         # A line break has a share, too, and must be seen.

@@ -95,6 +95,22 @@ def load_explainer(run: str | Path) -> Explainer:
         UsageError: The folder is no run, the run is not finished, or its task is not explained.
         UserError: Its model has no place to look at.
     """
+    try:
+        return explainer_of(load_predictor(run, refused_too=True))
+    except ValueError as error:
+        raise UserError(
+            f"The model of {run} cannot be explained: {error}.",
+            "A model as the recipes build it, through which all of an input takes one way.",
+        ) from error
+
+
+def explainer_of(predictor: Predictor) -> Explainer:
+    """Returns what explains the answers of a predictor.
+
+    Raises:
+        UsageError: Its task is not explained.
+        ValueError: Its model has no place to look at.
+    """
     from tfsft.export.chat_explainer import ChatExplainer
     from tfsft.export.chat_predictor import ChatPredictor
     from tfsft.export.image_explainer import ImageExplainer
@@ -109,20 +125,13 @@ def load_explainer(run: str | Path) -> Explainer:
         AnswerFinder: AnswerExplainer,
         ChatPredictor: ChatExplainer,
     }
-    predictor = load_predictor(run)
     if type(predictor) not in kinds:
         raise UsageError(
-            f"The run {run} is about '{predictor.task['task'].replace('_', ' ')}'.",
+            f"The run {predictor.run} is about '{predictor.task['task'].replace('_', ' ')}'.",
             "Runs about pictures, texts, tags, questions and conversations can be explained.",
-            f"Read what it answers: tfsft predict {run} INPUT",
+            f"Read what it answers: tfsft predict {predictor.run} INPUT",
         )
-    try:
-        return kinds[type(predictor)](predictor)
-    except ValueError as error:
-        raise UserError(
-            f"The model of {run} cannot be explained: {error}.",
-            "A model as the recipes build it, through which all of an input takes one way.",
-        ) from error
+    return kinds[type(predictor)](predictor)
 
 
 def output_score(above: keras.Model, rest: Sequence[tf.Tensor], score: Any) -> Score:

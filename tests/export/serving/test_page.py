@@ -287,3 +287,67 @@ def test_what_can_be_asked(page, opened):
     assert "POST /predict" in page.locator("h2").all_inner_texts()
     page.click("text=Try it")
     page.wait_for_selector("#ask:not([hidden])")
+
+
+def explain(page):
+    """Asks why by keyboard alone: the button has the focus, and then what was found."""
+    page.get_by_role("button", name="Why?").last.focus()
+    press(page, "Enter")
+    page.wait_for_selector(".why .legend")
+    assert page.evaluate("document.activeElement.classList.contains('legend')")
+
+
+def test_why_a_text(page, opened):
+    opened("texts")
+    page.keyboard.type(EVIL)
+    press(page, "Tab", "Enter")
+    page.wait_for_selector(".bars")
+    press(page, "Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Why?"
+    explain(page)
+    assert page.locator(".shaded").inner_text() == EVIL
+    colours = page.locator(".shaded span").evaluate_all("e => e.map((x) => x.style.background)")
+    assert any("0, 114, 178" in c or "213, 94, 0" in c for c in colours)
+
+
+def test_why_a_picture(page, opened, tmp_path):
+    opened("pictures")
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "a.png")
+    page.set_input_files("#file", tmp_path / "a.png")
+    explain(page)
+    widths = page.locator(".views img").evaluate_all("e => e.map((x) => x.naturalWidth)")
+    assert len(widths) >= 2
+    assert min(widths) > 0
+
+
+def test_why_spans_and_answers(page, opened):
+    opened("tags")
+    page.fill("#input-text", "the fox jumps over")
+    page.click("#send")
+    page.get_by_role("button", name="Why?").click()
+    page.wait_for_selector(".why .legend")
+    assert page.locator(".shaded").first.inner_text() == "the fox jumps over"
+
+
+def test_why_an_answer_of_an_assistant(page, opened):
+    opened("chat", max_new_tokens=4)
+    page.keyboard.type("the fox")
+    press(page, "Enter")
+    page.wait_for_selector(".said.assistant .why, #other:text('New conversation')")
+    if page.locator(".why").count():  # a random model may say nothing
+        explain(page)
+        assert "the fox" in page.locator(".shaded").inner_text()
+
+
+def test_wrong_without_the_right_answer(page, serving, tmp_path):
+    path = tmp_path / "feedback.jsonl"
+    page.goto(serving("texts", feedback=path).url)
+    page.wait_for_selector("#ask:not([hidden])")
+    page.fill("#input-text", "a fox")
+    page.click("#send")
+    page.click("text=Not right")
+    page.click("text=I do not know")
+    page.wait_for_selector(".thanks")
+    assert path.read_text() == ""
+    wrong = (tmp_path / "feedback-wrong.jsonl").read_text().splitlines()
+    assert [json.loads(row)["text"] for row in wrong] == ["a fox"]

@@ -14,7 +14,14 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 import tfsft
-from tfsft.export.serving import feedback, open_inference, openai_chat, plain, tf_serving
+from tfsft.export.serving import (
+    explaining,
+    feedback,
+    open_inference,
+    openai_chat,
+    plain,
+    tf_serving,
+)
 from tfsft.export.serving.guard import Guard
 from tfsft.export.serving.problems import Problem, error_body
 from tfsft.export.serving.service import Service
@@ -60,6 +67,8 @@ def make_application(service: Service, notes: feedback.FeedbackFile | None = Non
         responses={status: {"description": text} for status, text in ERRORS.items()},
     )
     app.include_router(plain.routes(service))
+    if service.explains:
+        app.include_router(explaining.routes(service))
     app.include_router(tf_serving.routes(service))
     app.include_router(open_inference.routes(service))
     if service.talks:

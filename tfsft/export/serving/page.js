@@ -63,7 +63,7 @@ async function busily(button, work) {
   }
 }
 
-// What answers look like. Each returns an element; an explanation of the run has its place in it.
+// What answers look like. Each returns an element.
 
 function bars(answer) {
   const sorted = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
@@ -195,7 +195,8 @@ function feedbackView(answer, asked, send) {
   const right = element("button", { type: "button", textContent: "👍 Right" });
   const wrong = element("button", { type: "button", textContent: "👎 Not right", ariaExpanded: "false" });
   const save = element("button", { textContent: "Save" });
-  const form = element("form", { hidden: true }, control, element("p", { className: "row" }, save));
+  const unknown = element("button", { type: "button", textContent: "I do not know what is right" });
+  const form = element("form", { hidden: true }, control, element("p", { className: "row" }, save, unknown));
   const keep = (button, values) => busily(button, async () => {
     await askJson("feedback", send(values()));
     const thanks = element("p", { className: "thanks", textContent: "Thank you; it is kept.", tabIndex: -1 });
@@ -209,16 +210,76 @@ function feedbackView(answer, asked, send) {
     wrong.ariaExpanded = String(!form.hidden);
     if (!form.hidden) form.querySelector("input, select, textarea").focus();
   });
+  unknown.addEventListener("click", () => keep(unknown, () => ({ ...asIs, wrong: true })));
   form.addEventListener("submit", (event) => { event.preventDefault(); keep(save, read); });
   box.append(element("p", { className: "row" }, right, wrong), form,
     element("p", { className: "small", textContent: "What you send is kept to learn from. E-mail addresses, phone numbers and the like are taken out." }));
   return box;
 }
 
+// Why: what an answer rests on, asked for by a button
+
+const COLOURS = { for: "0, 114, 178", against: "213, 94, 0" };
+const FAINTEST = 0.03;  // of the strongest; weaker ones are left uncoloured
+
+function shaded(passages) {
+  const weights = passages.flatMap((passage) => passage.pieces.map((piece) => Math.abs(piece.weight ?? 0)));
+  const most = Math.max(...weights, 1e-30);
+  const piece = ({ text, weight }) => {
+    const shown = element("span", { textContent: text });
+    if (weight === null) {
+      shown.className = "unread";
+      shown.title = "not read by the model";
+    } else {
+      shown.title = `${weight > 0 ? "+" : ""}${Number(weight.toPrecision(3))}`;
+      const strength = Math.abs(weight) / most;
+      if (strength >= FAINTEST) shown.style.background = `rgba(${COLOURS[weight > 0 ? "for" : "against"]}, ${0.75 * strength})`;
+    }
+    return shown;
+  };
+  return passages.flatMap(({ name, pieces }) => [
+    ...(name ? [element("p", { className: "small", textContent: name })] : []),
+    element("p", { className: "text shaded", dir: "auto" }, ...pieces.map(piece))]);
+}
+
+function reasonView(reason) {
+  const figure = ({ caption, png }) => element("figure", {},
+    element("img", { src: `data:image/png;base64,${png}`, alt: caption }), element("figcaption", { textContent: caption }));
+  const shown = element("section", {}, element("h2", { textContent: reason.title }));
+  if (reason.pictures.length) shown.append(element("div", { className: "views" }, ...reason.pictures.map(figure)));
+  shown.append(...shaded(reason.passages));
+  if (reason.missing > 0.05) {
+    shown.append(element("p", { className: "small", textContent: `A hint: the parts lack ${percent(reason.missing)} of the whole.` }));
+  }
+  return shown;
+}
+
+// `asks` returns the request for the explanation.
+function whyView(asks) {
+  const box = element("div", { className: "why" });
+  const button = element("button", { type: "button", textContent: "Why?" });
+  button.addEventListener("click", () => busily(button, async () => {
+    button.textContent = "Looking for the reasons …";
+    try {
+      const found = await (await asks()).json();
+      const legend = element("p", { className: "small legend", tabIndex: -1 },
+        element("span", { className: "for", textContent: "Blue" }), " speaks for it, ",
+        element("span", { className: "against", textContent: "orange" }), ` against it, compared with ${found.baseline}. It shows what the model used, not what is true.`);
+      box.replaceChildren(legend, ...found.notes.map((note) => element("p", { textContent: note })), ...found.reasons.map(reasonView));
+      legend.focus();
+    } finally {
+      button.textContent = "Why?";
+    }
+  }));
+  box.append(element("p", { className: "row" }, button));
+  return box;
+}
+
 // Pictures and texts
 
-function show(answer, asked, send, before = []) {
+function show(answer, asked, send, asks, before = []) {
   const parts = [...before, answerView(answer, asked)];
+  if (about.explains) parts.push(whyView(asks));
   if (about.feedback) parts.push(feedbackView(answer, asked, send));
   byId("answer").replaceChildren(...parts);
 }
@@ -239,13 +300,13 @@ function startPictures() {
     byId("answer").replaceChildren();
     const form = new FormData();
     form.append("file", file);
-    const [answer] = (await (await ask("predict", { method: "POST", body: form })).json()).answers;
+    const post = (path) => ask(path, { method: "POST", body: form });
+    const [answer] = (await (await post("predict")).json()).answers;
     URL.revokeObjectURL(shown);
     shown = URL.createObjectURL(file);
-    // An overlay lies over the picture as a second child of this figure.
     const picture = element("figure", { className: "picture" }, element("img", { src: shown, alt: file.name }));
     const content = about.feedback ? await asBase64(file) : "";
-    show(answer, {}, (values) => ({ picture: content, ...values }), [picture]);
+    show(answer, {}, (values) => ({ picture: content, ...values }), () => post("explain"), [picture]);
   });
   const take = (files) => {
     if (!files.length) return;
@@ -273,7 +334,7 @@ function startTexts() {
   return () => busily(byId("send"), async () => {
     const asked = Object.fromEntries(about.inputs.map((name, i) => [name, areas[i].value]));
     const [answer] = (await (await askJson("predict", asked)).json()).answers;
-    show(answer, asked, (values) => ({ ...asked, ...values }));
+    show(answer, asked, (values) => ({ ...asked, ...values }), () => askJson("explain", asked));
   });
 }
 
@@ -344,7 +405,9 @@ function startChat() {
       idle();
       area.focus();
       if (views) {
-        messages = [...asked, { role: "assistant", content: answer }];
+        const all = [...asked, { role: "assistant", content: answer }];
+        messages = all;
+        if (about.explains && answer.trim()) views[0].append(whyView(() => askJson("explain", { messages: all })));
         if (about.feedback) {
           const send = ({ answer: better }) => ({ messages: [...asked, { role: "assistant", content: better }] });
           views[0].append(feedbackView({ prediction: answer }, {}, send));

@@ -60,18 +60,7 @@ def routes(service: Service) -> APIRouter:
     @router.post("/predict", summary="Predict", openapi_extra=BODY)
     async def predict(request: Request) -> PlainAnswers:
         service.check_ready()
-        words = service.model.words
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "multipart/form-data":
-            async with request.form(max_files=service.settings.queue) as form:
-                examples = await _of_form(form, words)
-        elif kind == "text/plain" or kind.startswith("image/"):
-            examples = [_of_values([_of_file(await request.body(), words[0])], words)]
-        else:
-            examples = _of_json(await request.body(), words)
-        names = [tensor.name for tensor in service.model.inputs]
-        named = [dict(zip(names, example, strict=True)) for example in examples]
-        rows, found = await service.predict(named)
+        rows, found = await service.predict(await read_examples(request, service))
         tidy = service.model.tidy
         return PlainAnswers(answers=[tidy(*pair) for pair in zip(rows, found, strict=True)])
 
@@ -85,6 +74,7 @@ def routes(service: Service) -> APIRouter:
             "labels": service.task["labels"],
             "class_names": service.task["class_names"],
             "inputs": list(service.model.words),
+            "explains": service.explains,
             "feedback": limits.feedback is not None,
             "limits": {
                 "body_bytes": limits.max_body,
@@ -95,6 +85,25 @@ def routes(service: Service) -> APIRouter:
         }
 
     return router
+
+
+async def read_examples(request: Request, service: Service) -> list[dict[str, Any]]:
+    """Returns the examples of a request, a value for each input of the model.
+
+    Raises:
+        Problem: There are none that the model takes.
+    """
+    words = service.model.words
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        async with request.form(max_files=service.settings.queue) as form:
+            examples = await _of_form(form, words)
+    elif kind == "text/plain" or kind.startswith("image/"):
+        examples = [_of_values([_of_file(await request.body(), words[0])], words)]
+    else:
+        examples = _of_json(await request.body(), words)
+    names = [tensor.name for tensor in service.model.inputs]
+    return [dict(zip(names, example, strict=True)) for example in examples]
 
 
 def _of_json(body: bytes, words: Sequence[str]) -> list[list]:

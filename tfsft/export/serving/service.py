@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +14,14 @@ from tfsft.export.serving.problems import Busy, NotFound, TooLarge
 from tfsft.export.serving.settings import Settings
 
 DONE = object()
+EXPLANATIONS = 8  # that wait; each takes seconds
+EXPLAINED = {
+    "image_classification",
+    "text_classification",
+    "token_classification",
+    "question_answering",
+    "chat",
+}
 
 
 class Service:
@@ -38,6 +46,8 @@ class Service:
         self.ready = False
         self.failed: BaseException | None = None
         self._worker = ThreadPoolExecutor(1, "model")
+        self._explainer = ThreadPoolExecutor(1, "explainer")  # others do not wait for it
+        self._explanations: Batcher | None = None
         self._readers = ThreadPoolExecutor(os.cpu_count() or 1, "reader")
         self._streams = 0
 
@@ -69,7 +79,9 @@ class Service:
             self.ready = False
             self.counts.ready.set(0)
             await self._batcher.close()
-        for pool in (self._readers, self._worker):
+            if self._explanations is not None:
+                await self._explanations.close()
+        for pool in (self._readers, self._explainer, self._worker):
             await asyncio.to_thread(pool.shutdown)
 
     def known(self, name: str, version: str = version) -> None:
@@ -112,6 +124,27 @@ class Service:
         except TimeoutError:
             raise Busy(f"There was no answer in {self.settings.timeout:g} seconds.", 5) from None
 
+    async def explain(self, run: Callable[[Sequence[Any]], list], row: Any) -> Any:
+        """Returns why the model answers an example as it does; one is explained at a time.
+
+        Args:
+            run: From examples to explanations; always the same.
+            row: The example.
+        """
+        self.check_ready()
+        if self._explanations is None:
+            self._explanations = Batcher(
+                run, self._explainer, batch=1, size=0, wait=0.0, queue=EXPLANATIONS
+            )
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                (found,) = await self._explanations([row], [0])
+        except TimeoutError:
+            raise Busy(
+                f"There was no explanation in {self.settings.timeout:g} seconds.", 5
+            ) from None
+        return found
+
     async def stream(self, talk: Any) -> AsyncIterator[str]:
         """Yields an answer piece by piece; several take turns in the model's thread.
 
@@ -144,6 +177,11 @@ class Service:
         finally:
             self._streams -= 1
             self.counts.streams.set(self._streams)
+
+    @property
+    def explains(self) -> bool:
+        """Whether its answers can be explained."""
+        return self.task["task"] in EXPLAINED
 
     @property
     def talks(self) -> bool:
