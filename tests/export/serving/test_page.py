@@ -293,7 +293,7 @@ def explain(page):
     """Asks why by keyboard alone: the button has the focus, and then what was found."""
     page.get_by_role("button", name="Why?").last.focus()
     press(page, "Enter")
-    page.wait_for_selector(".why .legend")
+    page.wait_for_selector(".why .legend", timeout=120_000)
     assert page.evaluate("document.activeElement.classList.contains('legend')")
 
 
@@ -325,7 +325,7 @@ def test_why_spans_and_answers(page, opened):
     page.fill("#input-text", "the fox jumps over")
     page.click("#send")
     page.get_by_role("button", name="Why?").click()
-    page.wait_for_selector(".why .legend")
+    page.wait_for_selector(".why .legend", timeout=120_000)
     assert page.locator(".shaded").first.inner_text() == "the fox jumps over"
 
 
