@@ -103,7 +103,8 @@ def train_tokens(strategy):
                 keras.Input((None,), dtype="int64"),
                 keras.layers.Embedding(11, 4, name="embedding"),
                 keras.layers.Dense(11, activation="softmax", name="predictions"),
-            ]
+            ],
+            name="tokens",
         )
         tuner = training.FineTuner(model, clip_norm=1.0)
         tuner.compile(training.make_optimizer("adamw", 0.05), "categorical_crossentropy")

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tfsft import training
 from tfsft.errors import UsageError
 from tfsft.training import strategy as strategies
+from tfsft.training.trial import Measurement
 
 
 @pytest.fixture
@@ -127,3 +128,15 @@ def test_half_precision_where_the_processor_is_fast_in_it(gain, expected, monkey
 
 def test_the_gain_is_measured():
     assert 0.01 < strategies.bfloat16_gain() < 100
+
+
+def test_memory_is_that_of_the_machine_or_less():
+    with open("/proc/meminfo") as file:
+        total = int(file.readline().split()[1]) * 1024
+    assert 0.05 * total < strategies.usable_memory() <= 1.1 * total
+
+
+def test_the_largest_batch_leaves_a_tenth_free():
+    measured = Measurement("all", batch=8, memory=(1 << 30, 3 << 30))  # 256 MiB an example
+    assert measured.largest_batch(20 << 30) == (18 - 1) * 4
+    assert Measurement("all", batch=8, memory=(1 << 30, 1 << 30)).largest_batch(20 << 30) == 0

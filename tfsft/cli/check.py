@@ -145,6 +145,7 @@ def _show_tokens(conversations: dict[str, Any]) -> None:
 
 def _show_cost(run: Any, size: int, tried: int, config: Any, memory: tuple[str, int]) -> None:
     from tfsft.evaluation.wording import duration
+    from tfsft.training.strategy import usable_memory
 
     total = 0.0
     for phase in run.measured:
@@ -161,6 +162,12 @@ def _show_cost(run: Any, size: int, tried: int, config: Any, memory: tuple[str, 
         )
     where, peak = memory
     click.echo(f"Peak memory of {where}: {peak / 2**20:,.0f} MiB.")
+    usable = usable_memory()
+    if fitting := min(filter(None, (p.largest_batch(usable) for p in run.measured)), default=0):
+        click.echo(
+            f"Batches of up to about {fitting:,} of the longest examples need nine tenths of the "
+            f"{usable / 2**30:.1f} GiB that there are."
+        )
     click.echo(f"Time to finish: about {duration(total)}, validation aside.")
 
 

@@ -757,6 +757,7 @@ class Phase:
         run = self.run
         run._will_train(tuner)
         self.tuner, self.epochs, self.steps = tuner, epochs, steps
+        self.batch_size = batch_size
         self._started = time.monotonic()
         self._display = ProgressDisplay(run.console, self.name, batch_size, size)
         self._tensorboard = TensorBoard(

@@ -6,6 +6,7 @@ import re
 import resource
 import sys
 import time
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -320,3 +321,14 @@ def peak_memory() -> tuple[str, int]:
         return "GPU 0", int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return "this process", peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def usable_memory() -> int:
+    """Returns how many bytes this machine or container has; 0 with GPUs, which do not tell."""
+    if tf.config.list_physical_devices("GPU"):
+        return 0
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups 2 and 1
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    return min(limits)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfsft.data.token_xray import XrayToken, token_xray
 from tfsft.training.console import Console
 from tfsft.training.run import Phase, Run
+from tfsft.training.strategy import peak_memory
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Measurement:
         step_seconds: One update, after the first.
         first_step_seconds: The first update, with the tracing of its graph.
         features_seconds: Time to compute one frozen example; 0 where nothing is cached.
+        batch: Examples in the largest batch that was tried.
+        memory: Most bytes in use before the phase, and at its end.
     """
 
     name: str
@@ -34,6 +37,18 @@ class Measurement:
     step_seconds: float = 0.0
     first_step_seconds: float = 0.0
     features_seconds: float = 0.0
+    batch: int = 0
+    memory: tuple[int, int] = (0, 0)
+
+    def largest_batch(self, usable: int) -> int:
+        """Returns how many examples fit, of the longest; 0 where that was not to be seen.
+
+        What a batch takes grows with its examples. A tenth of the memory stays free.
+        """
+        before, after = self.memory
+        if after - before < 16 << 20:  # noise, against what was held before
+            return 0
+        return int((0.9 * usable - before) * self.batch / (after - before))
 
 
 class TrialRun(Run):
@@ -102,6 +117,9 @@ class _StepTimer(keras.callbacks.Callback):
         self.phase = phase
         self._times: list[float] = []
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.measured.memory = (peak_memory()[1], 0)
+
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self._start = time.monotonic()
 
@@ -112,6 +130,8 @@ class _StepTimer(keras.callbacks.Callback):
         weights = self.model.trainable_variables
         self.measured.steps = self.phase.steps
         self.measured.parameters = sum(int(tf.size(w.value)) for w in weights)
+        self.measured.memory = (self.measured.memory[0], peak_memory()[1])
+        self.measured.batch = self.phase.batch_size
         self.measured.first_step_seconds = self._times[0]
         self.measured.step_seconds = sorted(self._times[1:] or self._times)[
             len(self._times[1:]) // 2
