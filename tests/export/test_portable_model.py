@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 
+import keras
+import keras_hub
 import numpy as np
 import pytest
 from held_out_runs import write_picture_run, write_text_run
 
 from tfsft.errors import UsageError, UserError
 from tfsft.export import certifying, export_portable, load_predictor, portable_model
+from tfsft.export.portable_model import compute_in_float32
 from tfsft.export.replaying import Replay
 
 FORMATS = ("onnx", "litert")
@@ -236,3 +239,30 @@ def test_batches_of_any_size_and_length(held_out_run, tmp_path):
         expected = model.predict(inputs, verbose=0)
         np.testing.assert_allclose(session.run(None, inputs)[0], expected, atol=1e-5)
         np.testing.assert_allclose(lite(**inputs)["probabilities"], expected, atol=1e-5)
+
+
+def test_half_precision_becomes_whole():
+    """Equal to the bit to a model that has computed in float32 from the start."""
+    outputs = {}
+    tokens = {name: np.ones((2, 5), "int32") for name in ("token_ids", "padding_mask")}
+    tokens["segment_ids"] = np.zeros((2, 5), "int32")
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            backbone = keras_hub.models.BertBackbone(
+                vocabulary_size=20, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=16
+            )
+            inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in tokens}
+            x = keras.layers.Dropout(0.1)(backbone(inputs)["sequence_output"][:, 0])
+            model = keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(x))
+        finally:
+            keras.config.set_dtype_policy("float32")
+        rng = np.random.default_rng(0)
+        model.set_weights([rng.normal(0, 0.3, w.shape) for w in model.weights])
+        outputs[policy, "before"] = np.asarray(model(tokens))
+        compute_in_float32(model)
+        outputs[policy, "after"] = np.asarray(model(tokens))
+    whole = outputs["float32", "before"]
+    assert np.abs(outputs["mixed_bfloat16", "before"] - whole).max() > 1e-4
+    np.testing.assert_array_equal(outputs["mixed_bfloat16", "after"], whole)
+    np.testing.assert_array_equal(outputs["float32", "after"], whole)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfsft.errors import UserError
@@ -15,6 +16,7 @@ from tfsft.export.held_out import find_held_out
 from tfsft.export.pairs import check_pair
 from tfsft.export.portable_folder import write_portable
 from tfsft.export.predictor import Predictor, Progress, load_predictor
+from tfsft.export.saved_model import HALF_PRECISION
 
 QUANTIZE = ("int8", "dynamic", "float16")
 _OUTPUTS = {"regression": "value", "answers": "logits"}
@@ -55,7 +57,7 @@ def export_portable(
     check_pair(run, read_task(run), format)
     check_installed(format)
     predictor = load_predictor(run)
-    _refuse_half_precision(predictor, format)
+    compute_in_float32(predictor.model)
     held_out, training = find_held_out(predictor, data, progress)
     if quantize == "int8" and training is None:
         training = _training(predictor)
@@ -105,11 +107,8 @@ def _training(predictor: Predictor) -> Any:
     return training
 
 
-def _refuse_half_precision(predictor: Predictor, format: str) -> None:
-    types = {layer.compute_dtype for layer in predictor.model._flatten_layers()}
-    if half := types & {"bfloat16", "float16"}:
-        raise UserError(
-            f"The model of {predictor.run} computes in {half.pop()}.",
-            f"--format {format} is written of models in float32.",
-            f"tfsft export {predictor.run} --format saved_model",
-        )
+def compute_in_float32(model: keras.Model) -> None:
+    """Makes a model that was trained in half precision compute as its weights are stored."""
+    for layer in model._flatten_layers():
+        if layer.dtype_policy.compute_dtype in HALF_PRECISION:
+            layer.dtype_policy = "float32"
