@@ -119,7 +119,12 @@ def run(contestant: Contestant, threads: int) -> dict[str, float]:
     if process.returncode:
         sys.exit(f"{' '.join(contestant.command())} failed:\n{said[-2000:]}\n{complaint[-4000:]}")
     figures = json.loads(said.strip().splitlines()[-1])
-    return {"seconds": round(seconds, 2), "peak_mib": usage.ru_maxrss // 1024, **figures}
+    return {
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "peak_mib": usage.ru_maxrss // 1024,
+        **figures,
+    }
 
 
 def as_table(work: Work, medians: dict[str, dict], args: argparse.Namespace) -> str:
