@@ -219,7 +219,6 @@ def test_changed_data_is_shown(tmp_path):
 @pytest.mark.parametrize(
     ("values", "shown"),
     [
-        ({"precision": "mixed_bfloat16"}, "precision was 'mixed_bfloat16', now 'float32'"),
         ({"replicas": 8}, "replicas was 8, now 1"),
         ({"strategy": "MirroredStrategy"}, "strategy was 'MirroredStrategy', now"),
     ],
@@ -229,6 +228,16 @@ def test_other_devices_are_refused(run, values, shown):
     with pytest.raises(UsageError, match=shown):
         training.Run("small", CONFIG, resume=run)
     training.Run("small", CONFIG, resume=run, allow_changed=True)
+
+
+def test_the_number_format_is_that_of_the_run(run):
+    change(run, "device", precision="mixed_bfloat16")
+    try:
+        with pytest.raises(UsageError, match="precision was 'mixed_bfloat16', now 'float32'"):
+            training.Run("small", CONFIG, resume=run, precision="float32")
+        assert training.Run("small", CONFIG, resume=run).precision == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def test_determinism_is_that_of_the_run(run):

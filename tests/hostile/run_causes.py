@@ -91,14 +91,13 @@ def config_that_is_a_list(folder):
 @damage(
     settings,
     "No setting is called 'lora_rank' in DIR/config.json.",
-    "There are: data, image_column, label_column, group_column, multi_label, "
-    "regression, validation_fraction, test_fraction, limit, on_bad, tfds_dir, "
-    "backbone, image_size, hidden_units, dropout, l1, l2, unfreeze, gradual, "
-    "epochs, max_steps, batch_size, accumulate, learning_rate, "
-    "unfrozen_learning_rate, layer_decay, optimizer, weight_decay, momentum, "
-    "schedule, warmup, decay_factor, decay_every, decay_unit, decay_rate, "
-    "decay_power, clip_norm, ema, patience, augment, label_smoothing, "
-    "class_weight, sampling, seed.",
+    "There are: data, image_column, label_column, group_column, multi_label, regression, "
+    "validation_fraction, test_fraction, replay_share, limit, on_bad, tfds_dir, backbone, "
+    "image_size, hidden_units, dropout, l1, l2, unfreeze, gradual, epochs, head_epochs, "
+    "max_steps, batch_size, accumulate, learning_rate, unfrozen_learning_rate, layer_decay, "
+    "optimizer, weight_decay, momentum, schedule, warmup, decay_factor, decay_every, "
+    "decay_unit, decay_rate, decay_power, clip_norm, ema, patience, augment, label_smoothing, "
+    "class_weight, sampling, teacher, temperature, alpha, suspects, seed.",
 )
 def config_of_another_recipe(folder):
     return config(folder, settings={"data": "digits", "lora_rank": 8})
