@@ -310,7 +310,7 @@ def start(folder: Path, args: argparse.Namespace) -> Work:
         [
             Contestant("tfsft run", script, ["ours"], True),
             Contestant("imports, model and one step of Keras", script, ["bare"], True),
-            Contestant("tfsft --help", script, ["help"], True),
+            Contestant("the help of tfsft", script, ["help"], True),
         ],
         "first_step_seconds",
     )
