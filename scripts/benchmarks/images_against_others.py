@@ -100,7 +100,8 @@ def with_keras(args: argparse.Namespace) -> dict:
     outputs = layers.Dense(CLASSES, activation="softmax", dtype="float32")(x)
     model = keras.Model(inputs, outputs)
     rate = 1e-3 if args.what == "head" else 1e-4
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+    optimizer = keras.optimizers.Adam(rate)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(train.prefetch(2), validation_data=held_out, epochs=args.epochs, verbose=0)
     accuracy = model.evaluate(held_out, verbose=0)[1]
     model.save(args.folder / "keras.keras")
