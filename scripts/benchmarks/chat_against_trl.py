@@ -130,7 +130,7 @@ def with_trl(args: argparse.Namespace) -> dict:
                 completion_only_loss=True,
                 gradient_checkpointing=False,
                 lr_scheduler_type="cosine",
-                warmup_ratio=0.05,
+                warmup_steps=0.05,
                 bf16=bf16,
                 use_cpu=True,
                 save_strategy="no",

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every contestant")
     parser.add_argument("--rows", type=int, default=8056, help="training texts of the work text")
     parser.add_argument("--pictures", type=int, default=1000, help="of the work image-head")
-    parser.add_argument("--only", default="", help="contestants whose name matches this pattern")
+    parser.add_argument("--only", default="", help="contestants that match; no table is written")
     parser.add_argument("--folder", type=Path, help="for data; a temporary one by default")
     args = parser.parse_args()
     unknown = set(args.work) - set(WORKS)
@@ -75,7 +75,8 @@ def main() -> None:
             work.contestants = [c for c in work.contestants if re.search(args.only, c.name)]
             table = contest(work, args)
             print(f"\n{table}\n", flush=True)
-            write(name, table)
+            if not args.only:
+                write(name, table)
 
 
 def contest(work: Work, args: argparse.Namespace) -> str:
@@ -104,6 +105,7 @@ def run(contestant: Contestant, threads: int) -> dict[str, float]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TOKENIZERS_PARALLELISM": "false",
         "KERAS_BACKEND": "tensorflow",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for `tfsft`
     }
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()

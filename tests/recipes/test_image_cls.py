@@ -11,7 +11,9 @@ from PIL import Image
 
 from tfsft import data, models, training
 from tfsft.errors import UsageError
+from tfsft.evaluation.predictions import read_predictions
 from tfsft.recipes import image_cls
+from tfsft.training import features
 
 SMALL = {"image_size": 32, "epochs": 2, "batch_size": 16, "hidden_units": 8, "patience": 0}
 
@@ -124,14 +126,69 @@ def test_cached_features_give_the_same_weights(flowers, tiny_backbone, tmp_path,
         np.testing.assert_array_equal(cached, on_disk)
 
 
-def test_without_a_second_phase_the_backbone_stays(flowers, tiny_backbone, tmp_path):
+@pytest.mark.parametrize(("unfreeze", "trunks"), [("none", 1), ("auto", 2)])
+def test_the_frozen_network_sees_each_picture_once(
+    unfreeze, trunks, flowers, tiny_backbone, tmp_path, monkeypatch
+):
+    """In training, in scoring and in the search for wrong labels together, with each trunk."""
+    seen = []
+    original = features.Forward.__init__
+
+    def counted(self, model, strategy=None):
+        original(self, model, strategy)
+        step = self.step
+
+        def counted_step(inputs, weights):
+            seen.append((model.name, int((weights > 0).numpy().sum())))
+            return step(inputs, weights)
+
+        if any(isinstance(layer, keras.layers.Conv2D) for layer in model._flatten_layers()):
+            self.step = counted_step
+
+    monkeypatch.setattr(features.Forward, "__init__", counted)
     run = run_recipe(
-        tmp_path / "run", data=str(flowers), backbone=tiny_backbone, unfreeze="none", epochs=1
+        tmp_path / "run", data=str(flowers), backbone=tiny_backbone, unfreeze=unfreeze, epochs=1
     )
-    before = pretrained(tiny_backbone)
-    after = run.model.get_layer("backbone").variables
-    for v, old in zip(after, before, strict=True):
-        np.testing.assert_array_equal(np.asarray(v), old)
+    train, validation, test = (len(s) for s in splits_of(flowers).sources().values())
+    assert sum(size for name, size in seen if name == "trunk") == (
+        (train + validation) * trunks + test
+    )
+    if unfreeze == "none":
+        assert {name for name, _ in seen} == {"trunk"}
+        before = pretrained(tiny_backbone)
+        after = run.model.get_layer("backbone").variables
+        for v, old in zip(after, before, strict=True):
+            np.testing.assert_array_equal(np.asarray(v), old)
+    check_suspects(run, splits_of(flowers))
+
+
+def splits_of(flowers):
+    return image_cls.load_data(image_cls.Config(data=str(flowers)))
+
+
+def check_suspects(run, splits):
+    """The scores and suspicious.csv are those of the whole network on pictures."""
+    feeds = {name: data.ImageFeed(source, 32) for name, source in splits.sources().items()}
+    pipelines = {name: feed.pipeline(16) for name, feed in feeds.items()}
+    found = (run.dir / "suspicious.csv").read_text()
+    rows = {row.id: row.probability for row in read_predictions(run.dir / "predictions.csv")}
+    run.frozen = None
+    outputs, _ = training.predict(models.from_resized(run.model), pipelines["test"])
+    np.testing.assert_allclose(
+        [rows[str(name)] for name in splits.test.ids], outputs.max(axis=1), atol=1e-5
+    )
+    training.find_suspects(
+        run,
+        run.model,
+        pipelines,
+        splits.sources(),
+        kind="single",
+        class_names=splits.class_names,
+    )
+    again = (run.dir / "suspicious.csv").read_text()
+    assert [line.split(",")[:4] for line in again.splitlines()] == [
+        line.split(",")[:4] for line in found.splitlines()
+    ]
 
 
 @pytest.mark.parametrize(

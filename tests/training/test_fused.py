@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tfsft import data, training
-from tfsft.training.fused import FusedLayers, pays
+from tfsft.training import fused
+from tfsft.training.fused import compilable, faster, pays
 
 
 def llama():
@@ -46,12 +47,12 @@ def batch(model, size=4, width=7):
     return {i.name: tf.constant(known[i.name], tf.int32) for i in model.inputs}
 
 
-def gradients(model, inputs, fused=None):
+def gradients(model, inputs, compiled=None):
     @tf.function
     def compute(inputs):
         with tf.GradientTape() as tape:
-            if fused:
-                with fused.active():
+            if compiled is not None:
+                with faster(model, compiled):
                     outputs = model(inputs, training=True)
             else:
                 outputs = model(inputs, training=True)
@@ -64,16 +65,17 @@ def gradients(model, inputs, fused=None):
 
 
 @pytest.mark.parametrize("make", [bert, llama])
-def test_the_same_gradients(make):
+def test_the_same_gradients(make, monkeypatch):
     keras.utils.set_random_seed(0)
     model = make()
     for variable in model.trainable_variables:  # norms that do something
         variable.assign(variable + keras.random.normal(variable.shape, stddev=0.1))
-    fused = FusedLayers(model)
+    monkeypatch.setattr(fused, "_functions", {})
+    layers = compilable(model)
     for width in (7, 5):
         inputs = batch(model, width=width)
         plain, expected = gradients(model, inputs)
-        compiled, found = gradients(model, inputs, fused)
+        compiled, found = gradients(model, inputs, layers)
         np.testing.assert_allclose(compiled, plain, rtol=1e-5, atol=1e-5)
         scale = max(np.abs(g).max() for g in expected)
         for one, other in zip(found, expected, strict=True):
@@ -88,7 +90,7 @@ def test_the_layers_are_as_they_were_afterwards():
     changed = []
 
     def trace():
-        with FusedLayers(model).active():
+        with faster(model, compilable(model)):
             changed.extend(layer.__dict__ for layer in model._flatten_layers())
             assert changed != before
             raise RuntimeError("traced")
@@ -149,7 +151,7 @@ def compare_trainings(folder, replicas):
                     keras.losses.CategoricalCrossentropy(from_logits=True),
                 )
             tuner.fit(pipeline, epochs=2, phase=run.phase("all"))
-            assert bool(tuner._fused) == (jit == "on")
+            assert bool(tuner._compiled) == bool(run.compiled) == (jit == "on")
             found[jit] = [np.asarray(w) for w in model.weights]
     for one, other in zip(*found.values(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)

@@ -45,6 +45,8 @@ def test_wrong_labels_and_copies_are_found(splits, tmp_path):
     said = []
     run = SimpleNamespace(
         strategy=tf.distribute.get_strategy(),
+        frozen=None,
+        compiled=set(),
         dir=tmp_path,
         say=said.append,
         console=SimpleNamespace(quiet_reporter=lambda *_: lambda *_: None),

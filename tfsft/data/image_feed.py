@@ -84,6 +84,7 @@ class ImageFeed:
             num_classes=len(self.source.class_names),
             weights=weights,
             finish=augmenter.batch if augmenter is not None and augmenter.mixes else None,
+            examples=self if augmenter is None else None,
         )
 
     def _picture(self, row):  # noqa: ANN001

@@ -26,6 +26,8 @@ class Pipeline:
         weights: Weight of each example beside the plan's filler weights, float32 `[size]`.
         finish: Changes a whole batch `(inputs, targets, weights, seed)` into `(inputs, targets)`,
             in graph.
+        examples: What the examples are: those of two pipelines with the same object here are the
+            same; None where nothing is known, or where they change from epoch to epoch.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Pipeline:
         num_classes: int | None = None,
         weights: np.ndarray | None = None,
         finish: Callable | None = None,
+        examples: Any = None,
     ):
         self.plan = plan
         self.labels = labels
@@ -44,6 +47,7 @@ class Pipeline:
         self.num_classes = num_classes
         self.weights = weights
         self.finish = finish
+        self.examples = examples
 
     @property
     def steps(self) -> int:

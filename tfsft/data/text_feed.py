@@ -151,7 +151,10 @@ class TextPipeline(Pipeline):
         *,
         labelled: bool = True,
     ):
-        super().__init__(plan, feed.labels, None, num_classes=feed.num_outputs, weights=weights)
+        outputs, table = feed.num_outputs, feed.table
+        super().__init__(
+            plan, feed.labels, None, num_classes=outputs, weights=weights, examples=table
+        )
         self.feed = feed
         self.labelled = labelled
 

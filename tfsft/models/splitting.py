@@ -8,6 +8,7 @@ import keras
 
 from tfsft.models.graph import is_functional, nodes
 
+POOLING = "pooling"  # the layer of a recipe that makes one vector of an example
 _GIVEN_UP_AT_MOST = 8
 
 
@@ -127,8 +128,9 @@ def with_features(model: keras.Model) -> keras.Model:
         model: As for `split_frozen`.
 
     Returns:
-        From the same inputs as `split_frozen`'s trunk to [features `[n, d]`, output]. Features are
-        what the layer `pooling` returns, else the last vector before the output.
+        From the same inputs as `split_frozen`'s trunk, or of its top, to [features `[n, d]`,
+        output]. Features are what the layer `pooling` returns, else the last vector before the
+        output.
     """
     calls = _Calls(model)
     vectors = {
@@ -137,7 +139,9 @@ def with_features(model: keras.Model) -> keras.Model:
         for key in calls.outputs(node)
         if len(calls.tensor[key].shape) == 2 and key not in calls.results
     }
-    pooled = [key for key, name in vectors.items() if name == "pooling"] or list(vectors)
+    # Of the part above a frozen trunk, this may be an input.
+    vectors |= {key: POOLING for key in calls.sources if calls.tensor[key].name == POOLING}
+    pooled = [key for key, name in vectors.items() if name == POOLING] or list(vectors)
     if not pooled:
         raise ValueError("the model has no vector before its output")
     start, tensors = calls.new_inputs()
@@ -153,8 +157,10 @@ def _parts(
     computed = calls.replay(first, tensors)
     trunk = keras.Model(start, _one_or_list(computed[key] for key in crossing), name="trunk")
 
+    pooled = [k for node in first if node.operation.name == POOLING for k in calls.outputs(node)]
     inputs = {
-        key: _input_like(calls.tensor[key], f"crossing_{i}") for i, key in enumerate(crossing)
+        key: _input_like(calls.tensor[key], POOLING if key in pooled else f"crossing_{i}")
+        for i, key in enumerate(crossing)
     }
     computed = calls.replay(rest, dict(inputs))
     outputs = _one_or_list(computed[key] for key in calls.results)

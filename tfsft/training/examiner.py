@@ -100,9 +100,9 @@ class Examiner:
         """Measures the trained model, and what has changed; writes metrics.json."""
         answerer = self._answerer()
 
-        def score(model: keras.Model, pipeline: TextPipeline, source: Any, **options: Any) -> tuple:
+        def score(_: Any, pipeline: TextPipeline, source: Any, **options: Any) -> tuple:
             return score_chats(
-                model,
+                self.model,
                 pipeline,
                 source,
                 answerer=answerer,

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfsft import models
 from tfsft.data.pipeline import Pipeline
-from tfsft.data.plan import BatchPlan
+from tfsft.training.lean import lean_layers
 from tfsft.training.strategy import distribute, whole
 
 if TYPE_CHECKING:
@@ -79,15 +79,19 @@ class FrozenFeatures:
             self.bytes <= self.memory or self.bytes < shutil.disk_usage(self.folder or ".").free / 2
         )
 
-    def pipeline(self, plan: BatchPlan | None = None) -> Pipeline:
-        """Returns batches of features in the order of `plan`, by default the source's own."""
-        plan = plan or self.source.plan.by_count
+    def pipeline(self, like: Pipeline | None = None) -> Pipeline:
+        """Returns batches of features, as those of a pipeline of the same examples.
+
+        Args:
+            like: Whose order, labels and weights they have; by default the source.
+        """
+        like = like or self.source
         return Pipeline(
-            plan,
-            self.source.labels,
+            like.plan.by_count,
+            like.labels,
             self._fetch,
-            num_classes=self.source.num_classes,
-            weights=self.source.weights,
+            num_classes=like.num_classes,
+            weights=like.weights,
         )
 
     def _fetch(self, rows: np.ndarray, seeds: np.ndarray) -> tf.data.Dataset:
@@ -161,6 +165,7 @@ def skip_frozen(
             trunk's features, or
         the whole from the resized picture on.
     """
+    run.frozen = None
     with run.strategy.scope():
         trunk, top = models.split_frozen(model)
         # What has a place for each token differs in size from batch to batch.
@@ -168,31 +173,113 @@ def skip_frozen(
         if augmented or varies or not trunk.weights:
             return models.from_resized(model), train, validation
 
-    def features(name: str, pipeline: Pipeline | None) -> Pipeline | None:
-        if pipeline is None:
-            return None
-        title = f"Computing frozen features of {name} examples"
-        progress = run.progress(title, "examples")
-        kept = FrozenFeatures(
-            trunk, pipeline, strategy=run.strategy, folder=run.dir, progress=progress
-        )
-        no_room = run.workers.agree(int(not kept.has_room))  # on any of the machines
-        return pipeline if no_room else kept.pipeline()
-
-    cached = features("training", train), features("validation", validation)
-    if any(
-        new is old and old is not None for new, old in zip(cached, (train, validation), strict=True)
-    ):
-        run.say(
-            "The frozen features have no room in memory or on disk; computing them anew in every "
-            "epoch."
-        )
-        return models.from_resized(model), train, validation
+    run.frozen = frozen = FrozenTrunk(run, trunk, top)
+    cached = []
+    for name, pipeline in (("training", train), ("validation", validation)):
+        cached.append(pipeline and frozen.pipeline(pipeline, name))
+        if pipeline is not None and cached[-1] is None:
+            run.frozen = None
+            run.say(
+                "The frozen features have no room in memory or on disk; computing them anew in "
+                "every epoch."
+            )
+            return models.from_resized(model), train, validation
     return top, *cached
 
 
+class FrozenTrunk:
+    """The frozen part of a model, what is above it, and the features of all examples seen so far.
+
+    Args:
+        run: For its strategy, its folder and its progress bars.
+        trunk, top: As `models.split_frozen` returns them.
+    """
+
+    def __init__(self, run: "Run", trunk: keras.Model, top: keras.Model):
+        self.run = run
+        self.trunk = trunk
+        self.top = top
+        self._known: list[FrozenFeatures] = []
+
+    def is_of(self, model: keras.Model) -> bool:
+        """Tells whether trunk and top are the parts of a model."""
+        weights = {id(w) for w in (*self.trunk.weights, *self.top.weights)}
+        return {id(w) for w in model.weights} == weights
+
+    def pipeline(self, pipeline: Pipeline, name: str = "") -> Pipeline | None:
+        """Returns the batches of a pipeline as features; None where there is no room for them.
+
+        Args:
+            pipeline: Unaugmented; what its examples once were, is not computed again.
+            name: Of its split, for the progress bar.
+        """
+        for known in self._known:
+            if pipeline.examples is not None and known.source.examples is pipeline.examples:
+                return known.pipeline(pipeline)
+        title = f"Computing frozen features of {name} examples"
+        progress = self.run.progress(title, "examples")
+        kept = FrozenFeatures(
+            self.trunk,
+            pipeline,
+            strategy=self.run.strategy,
+            folder=self.run.dir,
+            progress=progress,
+        )
+        if self.run.workers.agree(int(not kept.has_room)):  # on any of the machines
+            return None
+        self._known.append(kept)
+        return kept.pipeline()
+
+
+def above_frozen(
+    run: "Run", model: keras.Model, pipeline: Pipeline, name: str = ""
+) -> tuple[keras.Model, Pipeline]:
+    """Returns a model and its batches, from the features that training has left out.
+
+    Args:
+        run: Whose `skip_frozen` was called last.
+        model: The recipe's model; any other is returned as it is, with its batches.
+        pipeline: Unaugmented examples.
+        name: Of their split.
+    """
+    frozen = run.frozen
+    if frozen is None or pipeline.examples is None or not frozen.is_of(model):
+        return model, pipeline
+    known = frozen.pipeline(pipeline, name)
+    return (model, pipeline) if known is None else (frozen.top, known)
+
+
+class Forward:
+    """A model's answers to batches, traced once for all the pipelines it is used with.
+
+    Args:
+        model: From the inputs of a pipeline on.
+        strategy: Computes on all of its replicas.
+    """
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy | None = None):
+        self.model = model
+        self.strategy = strategy or tf.distribute.get_strategy()
+
+        @tf.function(reduce_retracing=True)
+        def step(inputs, weights):  # noqa: ANN001
+            with lean_layers(model):
+                outputs = self.strategy.run(
+                    lambda x: tf.nest.flatten(model(x, training=False)), (inputs,)
+                )
+            return [whole(self.strategy, value) for value in (*outputs, weights)]
+
+        self.step = step
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model."""
+        return self.model(*args, **kwargs)
+
+
 def run_batches(
-    model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy | None = None
+    model: keras.Model | Forward,
+    pipeline: Pipeline,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray], np.ndarray]]:
     """Runs a model over all examples of a pipeline, each of them once.
 
@@ -202,23 +289,17 @@ def run_batches(
         For each batch: which examples these are, int64 `[batch]`; the model's outputs, a list of
         arrays `[batch, ...]`; and whether each example was readable, bool `[batch]`.
     """
-    strategy = strategy or tf.distribute.get_strategy()
-
-    @tf.function(reduce_retracing=True)
-    def step(inputs, weights):  # noqa: ANN001
-        outputs = strategy.run(lambda x: tf.nest.flatten(model(x, training=False)), (inputs,))
-        return [whole(strategy, value) for value in (*outputs, weights)]
-
+    forward = model if isinstance(model, Forward) else Forward(model, strategy)
     pipeline = pipeline.in_order()
     rows, planned, *_ = pipeline.plan.epoch(0)
-    for number, (inputs, _, weights) in enumerate(distribute(strategy, pipeline)):
+    for number, (inputs, _, weights) in enumerate(distribute(forward.strategy, pipeline)):
         real = planned[number] > 0  # the others fill up the batch
-        *outputs, weights = (value.numpy()[real] for value in step(inputs, weights))
+        *outputs, weights = (value.numpy()[real] for value in forward.step(inputs, weights))
         yield rows[number][real], outputs, weights > 0
 
 
 def predict(
-    model: keras.Model,
+    model: keras.Model | Forward,
     pipeline: Pipeline,
     strategy: tf.distribute.Strategy | None = None,
     progress: Callable[[int, int], None] | None = None,

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UserError
 from tfsft.training.distillation import Distillation, labels_of
-from tfsft.training.fused import FusedLayers, pays
+from tfsft.training.fused import compilable, faster, pays
 from tfsft.training.strategy import distribute, is_multiworker
 
 SEEDS_APART = 1_000_003  # a prime far from the differences between the seeds of layers
@@ -42,12 +42,12 @@ class FineTuner(keras.Model):
         self.model = model
         self.accumulate = accumulate
         self.clip_norm = clip_norm
-        self._fused: FusedLayers | None = None
+        self._compiled: set[keras.layers.Layer] = set()
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Calls the wrapped model."""
-        with self._fused.active() if self._fused else contextlib.nullcontext():
+        with faster(self.model, self._compiled):
             return self.model(inputs, training=training)
 
     def compile(
@@ -259,7 +259,8 @@ class FineTuner(keras.Model):
             shapes = len(getattr(x.plan, "widths", "1"))
             updates = min(x.steps * epochs, phase.max_updates or x.steps * epochs)
             if pays(phase.run.jit, self.distribute_strategy, updates, shapes):
-                self._fused = FusedLayers(self.model)
+                self._compiled = compilable(self.model)
+                phase.run.compiled |= self._compiled
         shared = _SharedCallbacks(
             callbacks, add_history=True, model=self, epochs=epochs, steps=x.steps
         )

@@ -9,15 +9,20 @@ library (oneDNN) knows the processor better than XLA does.
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfsft.training.lean import changed, lean_layers
+
 ACTIVATIONS = ("gelu", "silu", "swish", "mish", "elu", "selu", "softplus")
 UPDATES, FOR_EACH_SHAPE = 200, 30  # from where on compiling costs less than it saves
 NORMALISATIONS = re.compile(r"(Layer|RMS)_?Norm")
+
+_functions: dict[str, Callable] = {}  # compiled, by what they compute
 
 
 def pays(jit: str, strategy: tf.distribute.Strategy, updates: int, shapes: int) -> bool:
@@ -36,57 +41,79 @@ def pays(jit: str, strategy: tf.distribute.Strategy, updates: int, shapes: int) 
     return slow and updates >= max(UPDATES, FOR_EACH_SHAPE * shapes)
 
 
-class FusedLayers:
-    """Compiles normalisations and activations of a model, for as long as `active`.
+def compilable(model: keras.Model) -> set[keras.layers.Layer]:
+    """Returns the layers of a model that `faster` can compile; makes their functions ready.
 
-    The formulas stay those of the layers: they are called inside of a compiled function, once
-    for the result, and once more for the gradient, which so keeps the input of a layer and
-    nothing else. Layers alike share a function, so that each shape is compiled once for them all.
+    To be called outside of any strategy's scope and of anything that is traced.
+    """
+    layers = model._flatten_layers(include_self=False)
+    return {layer for layer in layers if _function(layer) is not None}
+
+
+@contextlib.contextmanager
+def faster(model: keras.Model, compiled: Container[keras.layers.Layer] = ()) -> Iterator[None]:
+    """Computes a model in fewer operations, in what is traced inside.
+
+    The formulas stay those of the layers. Compiled layers call them inside of a compiled function,
+    once for the result, and once more for the gradient, which so keeps the input of a layer and
+    nothing else. Layers alike share a function, also those of other models, so that each shape is
+    compiled once for them all.
 
     Args:
-        model: Keeps its layers; what is compiled is used by nothing but what is traced meanwhile.
+        model: Keeps its layers and weights.
+        compiled: Those of its layers to compile, of `compilable`.
     """
+    with contextlib.ExitStack() as changes:
+        changes.enter_context(lean_layers(model))
+        for layer in model._flatten_layers(include_self=False):
+            if layer in compiled and _is_norm(layer):
+                changes.enter_context(changed(layer, "call", _normalise(layer)))
+            elif layer in compiled:
+                changes.enter_context(changed(layer, "activation", _function(layer)))
+        yield
 
-    def __init__(self, model: keras.Model):
-        self.model = model
-        self._functions: dict[str, Callable] = {}
 
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """Uses the compiled layers in what is traced inside."""
-        with contextlib.ExitStack() as changes:
-            for layer in self.model._flatten_layers(include_self=False):
-                if NORMALISATIONS.search(type(layer).__name__) and not layer._layers:
-                    changes.enter_context(_changed(layer, "call", self._normalise(layer)))
-                elif _name(getattr(layer, "activation", None)) in ACTIVATIONS:
-                    fused = self._activation(layer.activation)
-                    changes.enter_context(_changed(layer, "activation", fused))
-            yield
+def _is_norm(layer: keras.layers.Layer) -> bool:
+    return bool(NORMALISATIONS.search(type(layer).__name__)) and not layer._layers
 
-    def _normalise(self, layer: keras.layers.Layer) -> Callable:
+
+def _function(layer: keras.layers.Layer) -> Callable | None:
+    """Returns the compiled function of a layer's kind; None where there is nothing to compile."""
+    activation = getattr(layer, "activation", None)
+    if _is_norm(layer):
         config = {k: v for k, v in layer.get_config().items() if k not in ("name", "trainable")}
         key = f"{type(layer)} {json.dumps(config, default=str, sort_keys=True)}"
-        variables = layer.variables
-        plain = type(layer).call
+        make = partial(_formula, layer)
+    elif _name(activation) in ACTIVATIONS:
+        key, make = f"{_name(activation)} {id(activation)}", lambda: activation
+    else:
+        return None
+    if key not in _functions:
+        _functions[key] = _compiled(make())
+    return _functions[key]
 
-        def compute(x: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
-            mapping = list(zip(variables, weights, strict=True))
-            # A call as any other, whose own `call` is not the compiled one.
-            with keras.StatelessScope(state_mapping=mapping), _changed(layer, "call", None):
-                return layer(x)
 
-        fused = self._functions.setdefault(key, _compiled(compute))
+def _formula(layer: keras.layers.Layer) -> Callable:
+    """Returns what a layer computes, as a function of its input and its weights."""
+    twin = type(layer).from_config(layer.get_config())  # not to keep a whole model
+    twin.build(layer._build_shapes_dict["input_shape"])
 
-        def call(x: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
-            if args or any(value is not None for value in kwargs.values()):
-                return plain(layer, x, *args, **kwargs)
-            return fused(x, *(tf.convert_to_tensor(v.value) for v in variables))
+    def compute(x: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
+        with keras.StatelessScope(state_mapping=list(zip(twin.variables, weights, strict=True))):
+            return twin(x)
 
-        return call
+    return compute
 
-    def _activation(self, activation: Callable) -> Callable:
-        key = f"{_name(activation)} {id(activation)}"
-        return self._functions.setdefault(key, _compiled(activation))
+
+def _normalise(layer: keras.layers.Layer) -> Callable:
+    fused, plain, variables = _function(layer), type(layer).call, layer.variables
+
+    def call(x: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+        if args or any(value is not None for value in kwargs.values()):
+            return plain(layer, x, *args, **kwargs)
+        return fused(x, *(tf.convert_to_tensor(v.value) for v in variables))
+
+    return call
 
 
 def _name(activation: Any) -> str:
@@ -110,18 +137,3 @@ def _compiled(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
         return forward(*inputs), lambda upstream: backward(upstream, *inputs)
 
     return fused
-
-
-@contextlib.contextmanager
-def _changed(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
-    """Gives a layer another attribute, past what Keras tracks; None gives its class's own."""
-    missing = object()
-    before = layer.__dict__.pop(name, missing)
-    if value is not None:
-        layer.__dict__[name] = value
-    try:
-        yield
-    finally:
-        layer.__dict__.pop(name, None)
-        if before is not missing:
-            layer.__dict__[name] = before

@@ -60,7 +60,9 @@ from tfsft.training.checkpoints import (
     weights_of,
 )
 from tfsft.training.console import Console
+from tfsft.training.features import Forward, FrozenTrunk, above_frozen
 from tfsft.training.finetuner import FineTuner
+from tfsft.training.fused import faster
 from tfsft.training.saver import Saver
 from tfsft.training.signals import Signals
 from tfsft.training.tensor_files import sync
@@ -149,6 +151,7 @@ class Run:
         self.saver = Saver(self._write_checkpoint, self.say, self._checkpoint_written)
         self.allow_changed = allow_changed
         self.jit = jit
+        self.compiled: set[keras.layers.Layer] = set()  # in training, so in what follows too
         path = self.dir / "config.json"
         self.config = json.loads(path.read_text()) if self.resuming else {}
         before = self.config.get("device", {})
@@ -163,6 +166,7 @@ class Run:
         self.seed = int(self.settings.get("seed", 0))
         keras.utils.set_random_seed(self.seed)
         self.model: keras.Model | None = None
+        self.frozen: FrozenTrunk | None = None  # what the last phase has left out
         self.metrics: dict = {"format": FORMAT}
         self.earlier = earlier
         # Of the run that goes on, or of the earlier one; what `begin` is given from then on.
@@ -403,14 +407,17 @@ class Run:
         Returns:
             The rows of predictions.csv, worst mistakes first.
         """
-        rows = []
+        rows, forwards = [], {}
         for split, pipeline in pipelines.items():
             self.metrics[split] = None
             if pipeline is None:
                 continue
             start = time.monotonic()
             source = (sources or {}).get(split)
-            self.metrics[split], rows = score(model, pipeline, source, strategy=self.strategy)
+            network, batches = above_frozen(self, model, pipeline, split)
+            forward = forwards.setdefault(network, Forward(network, self.strategy))
+            with faster(network, self.compiled):
+                self.metrics[split], rows = score(forward, batches, source, strategy=self.strategy)
             self._facts["seconds"][f"evaluate {split}"] = round(time.monotonic() - start, 3)
             self.say(f"{split}: {_headline(self.metrics[split])}")
         if rows:

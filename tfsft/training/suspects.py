@@ -19,7 +19,8 @@ from tfsft.evaluation.suspects import (
     shares_of_neighbours,
     write_suspects,
 )
-from tfsft.training.features import run_batches
+from tfsft.training.features import Forward, above_frozen, run_batches
+from tfsft.training.fused import faster
 from tfsft.training.scoring import texts_of
 
 if TYPE_CHECKING:
@@ -60,11 +61,16 @@ def find_suspects(
         )
         return []
     start = time.monotonic()
-    with run.strategy.scope():
-        network = models.with_features(model)
-    rows = _Rows()
+    rows, networks = _Rows(), {}
     for split, pipeline in pipelines.items():
-        rows.add(split, sources[split], pipeline, network, run, kind, class_names)
+        part, pipeline = above_frozen(run, model, pipeline, split)
+        if part not in networks:
+            with run.strategy.scope():
+                network = models.with_features(part)
+            networks[part] = network, Forward(network, run.strategy)
+        network, forward = networks[part]
+        with faster(network, run.compiled):
+            rows.add(split, sources[split], pipeline, forward, run, kind, class_names)
     found = rows.suspects(kind, class_names)
     write_suspects(run.dir / FILE, found)
     wrong = sum(suspect.why == "label" for suspect in found)
@@ -89,7 +95,7 @@ class _Rows:
         split: str,
         source: Any,
         pipeline: Pipeline,
-        network: keras.Model,
+        forward: Forward,
         run: "Run",
         kind: str,
         class_names: tuple[str, ...],
@@ -98,7 +104,7 @@ class _Rows:
         features, outputs, good = [None] * size, [None] * size, np.zeros(size, bool)
         progress = run.console.quiet_reporter(f"Comparing {split} examples", "examples")
         done = 0
-        for places, parts, readable in run_batches(network, pipeline, run.strategy):
+        for places, parts, readable in run_batches(forward, pipeline):
             for place, feature, output in zip(places, *parts, strict=True):
                 features[place], outputs[place] = feature, output
             good[places] = readable
