@@ -5,19 +5,23 @@ import pytest
 import tensorflow as tf
 from scipy.special import expit
 
-from tfsft.export.attribution import GAP, grad_cam, integrated_gradients
+from tfsft.export.attribution import GAP, Slopes, grad_cam, integrated_gradients
+
+
+def integrate(score, *ends, **options):
+    return integrated_gradients(Slopes(score, [2]), *map(np.array, ends), **options)
 
 
 def test_a_product_is_shared_by_its_factors():
     """The gradient of x y at the share a of the way is a y and a x: each factor gets x y / 2."""
-    found = integrated_gradients(lambda x: x[:, 0] * x[:, 1], np.array([3.0, 5.0]), np.zeros(2))
+    found = integrate(lambda x: x[:, 0] * x[:, 1], np.array([3.0, 5.0]), np.zeros(2))
     np.testing.assert_allclose(found.values, [7.5, 7.5], rtol=1e-5)
     assert (found.output, found.baseline) == (15, 0)
 
 
 def test_a_start_elsewhere_and_what_does_not_matter():
     """x^3 from 1 to 2 gains 7, all by x; the second number is never looked at."""
-    found = integrated_gradients(lambda x: x[:, 0] ** 3, np.array([2.0, 9.0]), np.array([1.0, 0.0]))
+    found = integrate(lambda x: x[:, 0] ** 3, np.array([2.0, 9.0]), np.array([1.0, 0.0]))
     np.testing.assert_allclose(found.values, [7.0, 0.0], rtol=1e-5)
 
 
@@ -28,12 +32,12 @@ def test_a_steep_output_is_resolved(steepness):
     def score(x):
         return tf.sigmoid(steepness * (x[:, 0] + x[:, 1] - 0.77))
 
-    found = integrated_gradients(score, np.array([0.6, 0.3]), np.zeros(2))
+    found = integrate(score, np.array([0.6, 0.3]), np.zeros(2))
     assert found.gap < GAP
     gain = expit(steepness * 0.13) - expit(-steepness * 0.77)
     np.testing.assert_allclose(found.values, [gain * 2 / 3, gain / 3], rtol=GAP)
     assert found.places < 300
-    few = integrated_gradients(score, np.array([0.6, 0.3]), np.zeros(2), most=21)
+    few = integrate(score, np.array([0.6, 0.3]), np.zeros(2), most=21)
     assert few.places == 21
     if steepness > 1000:
         assert few.gap > GAP  # and says so
@@ -41,7 +45,7 @@ def test_a_steep_output_is_resolved(steepness):
 
 def test_parts_may_speak_against_each_other():
     """Up and down again: the sum is small, the parts are not."""
-    found = integrated_gradients(
+    found = integrate(
         lambda x: x[:, 0] ** 2 - 0.99 * x[:, 1] ** 2, np.array([1.0, 1.0]), np.zeros(2)
     )
     np.testing.assert_allclose(found.values, [1.0, -0.99], rtol=1e-4)

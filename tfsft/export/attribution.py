@@ -18,7 +18,7 @@ AT_ONCE = 4  # parts that are halved together
 SHORTEST = 1e-5  # part of the way
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
 
-Score = Callable[[tf.Tensor], tf.Tensor]
+Score = Callable[..., tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,43 @@ class Attribution:
         return missing / max(abs(difference), SMALLEST)
 
 
+class Slopes:
+    """An output and its gradient on the way between two inputs; compiled once for all of them.
+
+    Args:
+        score: From inputs `[k, ...]` and the tensors `given` to outputs `[k]`.
+        shape: Of an input, with None where inputs differ.
+        given: What else `score` takes.
+    """
+
+    def __init__(self, score: Score, shape: Sequence[int | None], *given: tf.TensorSpec):
+        ends = [tf.TensorSpec(shape, tf.float32)] * 2
+
+        @tf.function(input_signature=[*ends, tf.TensorSpec([None], tf.float32), *given])
+        def look(
+            start: tf.Tensor, point: tf.Tensor, shares: tf.Tensor, *others: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            x = start + tf.reshape(shares, [-1, *[1] * len(shape)]) * (point - start)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                y = score(x, *others)
+            return tf.cast(y, tf.float32), tape.gradient(y, x)
+
+        self._look = look
+
+    def __call__(
+        self, start: tf.Tensor, point: tf.Tensor, shares: Sequence[float], *given: tf.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns outputs `[k]` and gradients `[k, ...]` at shares of the way."""
+        outputs, gradients = self._look(start, point, tf.constant(shares, tf.float32), *given)
+        return outputs.numpy().astype(np.float64), gradients.numpy()
+
+
 def integrated_gradients(
-    score: Score,
+    slopes: Slopes,
     point: np.ndarray,
     start: np.ndarray,
-    *,
+    *given: tf.Tensor,
     batch: int = 16,
     tolerance: float = TOLERANCE,
     most: int = MOST,
@@ -61,14 +93,15 @@ def integrated_gradients(
     no more than `tolerance` of the whole difference, and to no more than `SPREAD` without signs.
 
     Args:
-        score: From inputs `[k, ...]` to outputs `[k]`.
+        slopes: Of the output.
         point: The input, without a batch dimension.
         start: What it is compared with.
+        *given: What else the output depends on.
         batch: Inputs at a time.
         tolerance: Share of the difference of outputs that may be missing.
         most: Places after which it ends all the same.
     """
-    path = _Path(score, point, start, batch)
+    path = _Path(slopes, point, start, given, batch)
     ends = np.linspace(0, 1, INTERVALS + 1).tolist()
     parts = path.parts(list(itertools.pairwise(ends)))
     output, baseline = path.outputs[1.0], path.outputs[0.0]
@@ -136,33 +169,30 @@ class _Path:
     `outputs` are known at the ends of its parts, `places` how often it was looked at.
     """
 
-    def __init__(self, score: Score, point: np.ndarray, start: np.ndarray, batch: int):
-        begin = tf.constant(start, tf.float32)
-        way = tf.constant(point, tf.float32) - begin
-        self.way = way.numpy().astype(np.float64)
+    def __init__(
+        self,
+        slopes: Slopes,
+        point: np.ndarray,
+        start: np.ndarray,
+        given: Sequence[tf.Tensor],
+        batch: int,
+    ):
+        self.way = np.asarray(point, np.float64) - start
         self.batch = batch
         self.outputs: dict[float, float] = {}
         self.places = 0
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
-        def step(shares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            x = begin + tf.reshape(shares, [-1, *[1] * len(way.shape)]) * way
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = score(x)
-            return tf.cast(y, tf.float32), tape.gradient(y, x)
-
-        self._step = step
+        ends = (tf.constant(x, tf.float32) for x in (start, point))
+        self._slopes, self._ends, self._given = slopes, tuple(ends), given
 
     def look(self, shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Returns outputs and gradients at these shares of the way."""
         self.places += len(shares)
         found = [
-            self._step(tf.constant(shares[i : i + self.batch], tf.float32))
+            self._slopes(*self._ends, shares[i : i + self.batch], *self._given)
             for i in range(0, len(shares), self.batch)
         ]
         values, gradients = (np.concatenate(column) for column in zip(*found, strict=True))
-        return values.astype(np.float64), gradients
+        return values, gradients
 
     def parts(self, spans: Sequence[tuple[float, float]]) -> list[_Part]:
         """Returns the parts between these ends."""

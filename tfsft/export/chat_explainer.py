@@ -12,7 +12,7 @@ from tfsft.evaluation.explanations import Explanation, Reason
 from tfsft.evaluation.predictions import Prediction
 from tfsft.export.attribution import integrated_gradients
 from tfsft.export.chat_predictor import ChatPredictor
-from tfsft.export.explainer import Explainer, check_count, output_score, reason
+from tfsft.export.explainer import Explainer, check_count, output_slopes, reason
 from tfsft.training.answering import last_turn
 
 BATCH = 4
@@ -29,7 +29,8 @@ class ChatExplainer(Explainer):
 
     def __init__(self, predictor: ChatPredictor):
         super().__init__(predictor)
-        self.below, self.above = models.cut_at_tokens(predictor.model)
+        self.below, above = models.cut_at_tokens(predictor.model)
+        self.slopes = output_slopes(above, self.score, 0, 1)
         tokenizer = predictor.tokenizer
         self.control = list(tokenizer.control.values())
         blank, _ = tokenizer.encode([" "])
@@ -72,6 +73,14 @@ class ChatExplainer(Explainer):
                 notes=() if len(ids) else ("It answers nothing.",),
             )
 
+    @staticmethod
+    def score(logits: tf.Tensor, first: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
+        """Returns the log-probability of an answer whose tokens come after the place `first`."""
+        said = tf.cast(logits[:, first:], tf.float32)
+        labels = tf.repeat(answer[None], tf.shape(said)[0], axis=0)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, said)
+        return -tf.reduce_sum(losses, axis=1)
+
     def why(self, prompt: np.ndarray, answer: np.ndarray, most: int = MOST) -> Reason:
         """Returns what the log-probability of an answer owes to the tokens of a prompt.
 
@@ -91,15 +100,13 @@ class ChatExplainer(Explainer):
         start, *_ = tf.nest.flatten(self.below(given | {"token_ids": blank}))
         first = len(prompt) - 1  # what says the first token of the answer
 
-        def score(logits: tf.Tensor) -> tf.Tensor:
-            chances = tf.nn.log_softmax(tf.cast(logits[:, first:], tf.float32), axis=-1)
-            chosen = chances * tf.one_hot(answer, chances.shape[-1])
-            return tf.reduce_sum(chosen, axis=[1, 2])
-
         found = integrated_gradients(
-            output_score(self.above, rest, score),
+            self.slopes,
             tf.cast(point[0], tf.float32).numpy(),
             tf.cast(start[0], tf.float32).numpy(),
+            *rest,
+            tf.constant(first),
+            tf.constant(answer, tf.int32),
             batch=BATCH,
             most=most,
         )

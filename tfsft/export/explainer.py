@@ -13,7 +13,7 @@ from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.explanations import Explanation, Reason
 from tfsft.evaluation.predictions import Prediction, predictions, read_predictions
-from tfsft.export.attribution import Attribution, Score
+from tfsft.export.attribution import Attribution, Score, Slopes
 from tfsft.export.predictor import Predictor, load_predictor
 
 MOST_INPUTS = 100
@@ -134,22 +134,28 @@ def explainer_of(predictor: Predictor) -> Explainer:
     return kinds[type(predictor)](predictor)
 
 
-def output_score(above: keras.Model, rest: Sequence[tf.Tensor], score: Any) -> Score:
-    """Returns a function from what crosses into the upper part of a model to a score.
+def output_slopes(above: keras.Model, score: Score, *ranks: int) -> Slopes:
+    """Returns the slopes of an output where a model was cut.
 
     Args:
-        above: The upper part, from one tensor and `rest`.
-        rest: Tensors `[1, ...]` that stay the same.
-        score: From the outputs `[k, ...]` to `[k]`.
+        above: The upper part, from what crosses.
+        score: From the outputs `[k, ...]` and int32 tensors to `[k]`.
+        ranks: Of these tensors.
+
+    Returns:
+        Takes the first tensor that crosses `[...]`, the others `[1, ...]`, then those of `score`.
     """
+    first, *rest = above.inputs
 
-    def from_crossing(x: tf.Tensor) -> tf.Tensor:
+    def from_crossing(x: tf.Tensor, *given: tf.Tensor) -> tf.Tensor:
         count = tf.shape(x)[0]
-        first = tf.cast(x, above.inputs[0].dtype)
-        inputs = [first, *(tf.repeat(other, count, axis=0) for other in rest)]
-        return score(above(inputs if rest else first, training=False))
+        others = [tf.repeat(other, count, axis=0) for other in given[: len(rest)]]
+        inputs = [tf.cast(x, first.dtype), *others]
+        return score(above(inputs if rest else inputs[0], training=False), *given[len(rest) :])
 
-    return from_crossing
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in rest]
+    specs += [tf.TensorSpec([None] * rank, tf.int32) for rank in ranks]
+    return Slopes(from_crossing, first.shape[1:], *specs)
 
 
 def explained_labels(

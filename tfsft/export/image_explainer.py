@@ -1,7 +1,7 @@
 """Where in a picture a model looks."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from tfsft.export.explainer import (
     Explainer,
     check_count,
     explained_labels,
-    output_score,
+    output_slopes,
     reason,
     unreadable,
 )
@@ -38,7 +38,8 @@ class ImageExplainer(Explainer):
 
     def __init__(self, predictor: ImagePredictor):
         super().__init__(predictor)
-        self.pixels = models.cut_at_pixels(predictor.model)
+        self.below, above = models.cut_at_pixels(predictor.model)
+        self.slopes = output_slopes(above, lambda y, place: y[:, place], 0)
         try:
             self.features = models.cut_at_features(predictor.model)
         except ValueError:  # a network without features that have a place has no Grad-CAM
@@ -74,12 +75,9 @@ class ImageExplainer(Explainer):
         return explained_labels(name, output, self.predictor, known, why)
 
     def _reason(self, picture: np.ndarray, title: str, place: int) -> Reason:
-        below, above = self.pixels
         grey = np.full_like(picture, GREY)
-        point, start = (tf.cast(below(x)[0], tf.float32).numpy() for x in (picture, grey))
-        found = integrated_gradients(
-            output_score(above, [], lambda y: y[:, place]), point, start, batch=8
-        )
+        point, start = (tf.cast(self.below(x)[0], tf.float32).numpy() for x in (picture, grey))
+        found = integrated_gradients(self.slopes, point, start, tf.constant(place), batch=8)
         shown = [
             ("what the model sees", _png(_enlarged(picture[0]))),
             ("integrated gradients", draw_signed(picture[0], found.values.sum(axis=-1))),
@@ -93,14 +91,16 @@ class ImageExplainer(Explainer):
         if self.features is None:
             return None
         below, above = self.features
-        features, *rest = tf.nest.flatten(below(picture))
-        return grad_cam(output_score(above, rest, self._open(place)), features)
+        crossing = tf.nest.flatten(below(picture))
 
-    def _open(self, place: int) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Returns the output before it is squeezed: a sure answer still has a slope there."""
-        if self.predictor.labels == "regression":
-            return lambda y: y[:, place]
-        return lambda y: tf.math.log(tf.maximum(y[:, place], 1e-30))
+        def score(features: tf.Tensor) -> tf.Tensor:
+            y = above([features, *crossing[1:]] if crossing[1:] else features, training=False)
+            if self.predictor.labels == "regression":
+                return y[:, place]
+            # Before it is squeezed: a sure answer still has a slope there.
+            return tf.math.log(tf.maximum(y[:, place], 1e-30))
+
+        return grad_cam(score, crossing[0])
 
 
 def draw_heat(picture: np.ndarray, heat: np.ndarray) -> bytes:

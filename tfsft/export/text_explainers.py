@@ -21,7 +21,7 @@ from tfsft.export.explainer import (
     check_count,
     check_length,
     explained_labels,
-    output_score,
+    output_slopes,
     reason,
 )
 from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier, TextPredictor
@@ -35,11 +35,13 @@ class TokenExplainer(Explainer):
     """What the explainers of texts have in common: gradients at the embeddings of tokens."""
 
     predictor: TextPredictor
+    ranks: tuple[int, ...] = ()
 
     def __init__(self, predictor: TextPredictor):
         super().__init__(predictor)
         tokenizer = predictor.tokenizer
-        self.below, self.above = models.cut_at_tokens(predictor.model)
+        self.below, above = models.cut_at_tokens(predictor.model)
+        self.slopes = output_slopes(above, self.score, *self.ranks)
         self.special = {*tokenizer.start, *tokenizer.separator, *tokenizer.end}
         found = [x for x in (tokenizer.mask, tokenizer.pad) if x is not None]
         self.blank = found[0]
@@ -102,23 +104,35 @@ class TokenExplainer(Explainer):
         names = {tensor.name for tensor in self.predictor.model.inputs}
         return {name: row[None].astype("int32") for name, row in made.items() if name in names}
 
+    @staticmethod
+    def score(y: tf.Tensor, *chosen: tf.Tensor) -> tf.Tensor:
+        """Returns what is explained, `[k]`.
+
+        Args:
+            y: Outputs `[k, ...]` of the model.
+            *chosen: Which of them; their ranks are `ranks`.
+        """
+        raise NotImplementedError
+
     def attribute(
-        self, inputs: Mapping[str, np.ndarray], score: Any
+        self, inputs: Mapping[str, np.ndarray], *chosen: Any
     ) -> tuple[Attribution, np.ndarray]:
         """Returns what an output owes to a row of tokens, and each of them, `[tokens]`.
 
         Args:
             inputs: Of the model.
-            score: From outputs `[k, ...]` to `[k]`.
+            *chosen: As `score` takes it.
         """
         tokens = inputs["token_ids"]
         blank = np.where(np.isin(tokens, list(self.special)), tokens, self.blank)
         point, *rest = tf.nest.flatten(self.below(inputs))
         start, *_ = tf.nest.flatten(self.below({**inputs, "token_ids": blank.astype("int32")}))
         found = integrated_gradients(
-            output_score(self.above, rest, score),
+            self.slopes,
             tf.cast(point[0], tf.float32).numpy(),
             tf.cast(start[0], tf.float32).numpy(),
+            *rest,
+            *(tf.constant(part, tf.int32) for part in chosen),
             batch=BATCH,
         )
         return found, found.values.sum(axis=-1)
@@ -128,6 +142,12 @@ class TextExplainer(TokenExplainer):
     """Explains classes and numbers of texts, token by token."""
 
     predictor: TextClassifier
+    ranks = (0,)
+
+    @staticmethod
+    def score(y: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """Returns one output, `[k]`."""
+        return y[:, place]
 
     def explanation(
         self, name: str, cells: Mapping[str, list], known: Prediction | None
@@ -140,7 +160,7 @@ class TextExplainer(TokenExplainer):
         output = np.asarray(predictor.model(inputs, training=False))
 
         def why(title: str, place: int) -> Reason:
-            found, weights = self.attribute(inputs, lambda y: y[:, place])
+            found, weights = self.attribute(inputs, place)
             passages = self._passages(cells, weights, second)
             return reason(title, found, passages=passages)
 
@@ -173,6 +193,13 @@ class TagExplainer(TokenExplainer):
 
     predictor: Tagger
     unit = "the mean probability of the tags of its words"
+    ranks = (1, 1)
+
+    @staticmethod
+    def score(y: tf.Tensor, places: tf.Tensor, tags: tf.Tensor) -> tf.Tensor:
+        """Returns the mean probability of tags at places, `[k]`."""
+        chosen = tf.gather(y, places, axis=1)
+        return tf.reduce_mean(tf.reduce_sum(chosen * tf.one_hot(tags, y.shape[-1]), -1), -1)
 
     def explanation(
         self, name: str, cells: Mapping[str, list], known: Prediction | None
@@ -214,11 +241,7 @@ class TagExplainer(TokenExplainer):
         if not tags.any():  # the nearest to a mark that is none
             tags = output[places][:, 1:].argmax(axis=-1) + 1
 
-        def score(y: tf.Tensor) -> tf.Tensor:
-            chosen = tf.gather(y, places, axis=1)
-            return tf.reduce_mean(tf.reduce_sum(chosen * tf.one_hot(tags, y.shape[-1]), -1), -1)
-
-        attribution, weights = self.attribute(inputs, score)
+        attribution, weights = self.attribute(inputs, places, tags)
         ids, word = (part[0] for part in tokens_of_words(encoder.tokenizer, cells))
         begin, end = windows(len(ids), encoder.room, encoder.stride)[window]
         head = len(encoder.tokenizer.start)
@@ -249,6 +272,13 @@ class AnswerExplainer(TokenExplainer):
 
     predictor: AnswerFinder
     unit = "the logarithm of the probability of the answer's two ends"
+    ranks = (1,)
+
+    @staticmethod
+    def score(y: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
+        """Returns the log-probability of two ends, `[k]`."""
+        chances = tf.nn.log_softmax(y, axis=-1)
+        return chances[:, 0, ends[0]] + chances[:, 1, ends[1]]
 
     def explanation(
         self, name: str, cells: Mapping[str, list], known: Prediction | None
@@ -269,11 +299,7 @@ class AnswerExplainer(TokenExplainer):
         window, ends = _where(logits, rows["words"], (answer.first, answer.last))
         inputs = self.inputs(rows["token_ids"][window], int(facts["second"][window]))
 
-        def score(y: tf.Tensor) -> tf.Tensor:
-            chances = tf.nn.log_softmax(y, axis=-1)
-            return chances[:, 0, ends[0]] + chances[:, 1, ends[1]]
-
-        found, weights = self.attribute(inputs, score)
+        found, weights = self.attribute(inputs, ends)
         passages = self._passages(question, context, words, weights, window, facts, cells)
         title = f"Why “{said}”" if said else "Why no answer"
         return Explanation(
