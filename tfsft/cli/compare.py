@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
+from tfsft.cli.out_path import OutPath
+
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, metavar="RUN RUN...", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Also write a page to read to this HTML file."
-)
+@click.option("--out", type=OutPath(), help="Also write a page to read to this HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Compare finished runs with the first one, on the test examples that all have answered.

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tfsft.cli.out_path import OutPath
 from tfsft.cli.tensorflow_start import starting_tensorflow
 from tfsft.errors import UsageError
 
@@ -32,7 +33,7 @@ from tfsft.errors import UsageError
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutPath(),
     help="Also write every prediction to this CSV file, worst mistakes first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")

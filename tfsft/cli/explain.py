@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tfsft.cli.out_path import OutPath
 from tfsft.cli.tensorflow_start import starting_tensorflow
 
 
@@ -20,7 +21,7 @@ from tfsft.cli.tensorflow_start import starting_tensorflow
     "default 12, of conversations 4.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of pages; by default RUN/explanations."
+    "--out", type=OutPath(folder=True), help="Folder of pages; by default RUN/explanations."
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
 @click.pass_obj

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tfsft.cli.out_path import OutPath
 from tfsft.cli.tensorflow_start import starting_tensorflow
 from tfsft.errors import UsageError
 
@@ -27,7 +28,7 @@ ID_WIDTH = 60  # characters; a text stands for itself
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutPath(),
     help="Write a CSV file (JSON if it ends in .json) instead of a table.",
 )
 @click.option(
