@@ -275,6 +275,12 @@ function whyView(asks) {
   return box;
 }
 
+function submitOnEnter(event) {
+  if (event.key !== "Enter" || event.isComposing) return;
+  event.preventDefault();
+  if (!byId("send").disabled) byId("ask").requestSubmit(byId("send"));
+}
+
 // Pictures and texts
 
 function show(answer, asked, send, asks, before = []) {
@@ -290,22 +296,24 @@ function startPictures() {
   byId("fields").append(drop);
   byId("send").hidden = true;
   let shown = "";
-  let file = null;
+  let file = null;  // the last one
   const asBase64 = (of) => new Promise((done) => {
     const reader = new FileReader();
     reader.addEventListener("load", () => done(reader.result.split(",")[1]));
     reader.readAsDataURL(of);
   });
-  const predict = () => busily(byId("send"), async () => {
+  const predict = () => busily(drop, async () => {
+    const mine = file;
     byId("answer").replaceChildren();
     const form = new FormData();
-    form.append("file", file);
+    form.append("file", mine);
     const post = (path) => ask(path, { method: "POST", body: form });
     const [answer] = (await (await post("predict")).json()).answers;
+    const content = about.feedback ? await asBase64(mine) : "";
+    if (mine !== file) return;  // another one was given meanwhile
     URL.revokeObjectURL(shown);
-    shown = URL.createObjectURL(file);
-    const picture = element("figure", { className: "picture" }, element("img", { src: shown, alt: file.name }));
-    const content = about.feedback ? await asBase64(file) : "";
+    shown = URL.createObjectURL(mine);
+    const picture = element("figure", { className: "picture" }, element("img", { src: shown, alt: mine.name }));
     show(answer, {}, (values) => ({ picture: content, ...values }), () => post("explain"), [picture]);
   });
   const take = (files) => {
@@ -313,9 +321,14 @@ function startPictures() {
     [file] = files;
     predict();
   };
-  input.addEventListener("change", () => take(input.files));
+  input.addEventListener("change", () => {
+    take(input.files);
+    input.value = "";  // so that the same one can be chosen again
+  });
+  document.addEventListener("paste", (event) => take(event.clipboardData.files));
+  // Wherever it is dropped: a browser would leave the page for it.
   for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
-    drop.addEventListener(name, (event) => {
+    document.addEventListener(name, (event) => {
       event.preventDefault();
       drop.classList.toggle("over", over);
       if (name === "drop") take(event.dataTransfer.files);
@@ -328,6 +341,7 @@ function startTexts() {
   const areas = about.inputs.map((name) => {
     const area = element("textarea", { id: `input-${name}`, rows: name === "question" ? 2 : 6, required: true, maxLength: about.limits.characters });
     const label = element("label", { htmlFor: area.id, textContent: name[0].toUpperCase() + name.slice(1) });
+    area.addEventListener("keydown", (event) => { if (event.ctrlKey || event.metaKey) submitOnEnter(event); });
     byId("fields").append(label, area);
     return area;
   });
@@ -378,40 +392,46 @@ function startChat() {
     log.append(bubble);
     return [bubble, words];
   };
-  area.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-      event.preventDefault();
-      byId("ask").requestSubmit(byId("send"));
+  area.addEventListener("keydown", (event) => { if (!event.shiftKey) submitOnEnter(event); });
+  const judged = (bubble, asked, answer) => {
+    messages = [...asked, { role: "assistant", content: answer }];
+    const all = messages;
+    if (about.explains && answer.trim()) bubble.append(whyView(() => askJson("explain", { messages: all })));
+    if (about.feedback) {
+      const send = ({ answer: better }) => ({ messages: [...asked, { role: "assistant", content: better }] });
+      bubble.append(feedbackView({ prediction: answer }, {}, send));
     }
-  });
+  };
   return () => busily(byId("send"), async () => {
-    const asked = [...messages, { role: "user", content: area.value }];
+    const text = area.value;
+    const asked = [...messages, { role: "user", content: text }];
     stop = new AbortController();
     other.textContent = "Stop";
+    const [question] = said("user", text);
+    const [bubble, words] = said("assistant", "");
+    words.setAttribute("aria-busy", "true");
+    bubble.scrollIntoView({ block: "nearest" });
+    area.value = "";
     let answer = "";
-    let views = null;
+    let answering = null;
     try {
       const body = { model: about.name, messages: asked, stream: true };
-      const answering = await askJson("v1/chat/completions", body, { signal: stop.signal });
-      said("user", area.value);
-      area.value = "";
-      views = said("assistant", "");
+      answering = await askJson("v1/chat/completions", body, { signal: stop.signal });
       for await (const event of events(answering.body)) {
         answer += event.choices[0]?.delta.content ?? "";
-        views[1].textContent = answer;
-        views[0].scrollIntoView({ block: "nearest" });
+        words.textContent = answer;
+        bubble.scrollIntoView({ block: "nearest" });
       }
     } finally {
       idle();
       area.focus();
-      if (views) {
-        const all = [...asked, { role: "assistant", content: answer }];
-        messages = all;
-        if (about.explains && answer.trim()) views[0].append(whyView(() => askJson("explain", { messages: all })));
-        if (about.feedback) {
-          const send = ({ answer: better }) => ({ messages: [...asked, { role: "assistant", content: better }] });
-          views[0].append(feedbackView({ prediction: answer }, {}, send));
-        }
+      words.removeAttribute("aria-busy");
+      if (answering) {
+        judged(bubble, asked, answer);
+      } else {
+        question.remove();
+        bubble.remove();
+        area.value = text;
       }
     }
   });
@@ -431,11 +451,15 @@ async function start() {
     about = await (await ask("about")).json();
   } catch (error) {
     if (error.status === 401) return showLogin();
-    tell(error.message);
-    if (error.status === 503) setTimeout(start, 1000);  // it is loading
+    const loading = error.status === 503;
+    byId("what").textContent = loading ? "The model is loading" : "";
+    byId("what").ariaBusy = String(loading);
+    tell(loading ? "" : error.message);
+    if (loading) setTimeout(start, 1000);
     return;
   }
   tell("");
+  byId("what").ariaBusy = "false";
   byId("login").hidden = true;
   document.title = byId("name").textContent = about.name;
   byId("what").textContent = `${TASKS[about.task] ?? about.task}.`;
