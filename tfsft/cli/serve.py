@@ -57,7 +57,7 @@ def command(call: Any, run: Path, debug: bool, **options: Any) -> int:
     task = read_task(run)
     given.setdefault("name", model_name(run))
     if not re.fullmatch(r"[A-Za-z0-9._-]+", given["name"]):
-        raise UsageError(f"--name {given['name']}", "Letters, digits and . _ - alone.")
+        raise UsageError(f"--name is {given['name']!r}.", "Letters, digits and . _ - alone.")
     server = Server(run, task, Settings(**given), on_ready=_say_where)
     click.echo(f"Loading {run} for {server.address} ...", err=True)
     number = server.answer()

@@ -107,7 +107,7 @@ def _read(fields: Sequence[Field], text: str) -> Dimension:
     if ".." in values:
         return _range(field, text, values)
     choices = [part.strip() for part in values.split("|" if "|" in values else ",")]
-    found = tuple(field.check(part, f"--space {text}: {part or 'nothing'}") for part in choices)
+    found = tuple(field.check(part, f"--space {text}: a value") for part in choices)
     if len(set(found)) < len(found) or len(found) < 2:
         raise UsageError(
             f"--space {text} has {'one value' if len(found) < 2 else 'a value twice'}.", EXPECTED
@@ -127,7 +127,7 @@ def _range(field: Field, text: str, values: str) -> Dimension:
             f"List its values: --space {field.name}=A,B",
         )
     ends = (match[1].strip(), match[2].strip())
-    low, high = (field.check(end, f"--space {text}: {end}") for end in ends)
+    low, high = (field.check(end, f"--space {text}: an end") for end in ends)
     log = match[3] is not None
     if low is None or high is None or not low < high:
         raise UsageError(f"--space {text}: {match[1]} is not below {match[2]}.", EXPECTED)
