@@ -51,6 +51,21 @@ def test_parts_may_speak_against_each_other():
     np.testing.assert_allclose(found.values, [1.0, -0.99], rtol=1e-4)
 
 
+def test_slopes_are_compiled_once_for_inputs_of_all_sizes():
+    traces = []
+
+    def score(x, power):
+        traces.append(x.shape)
+        return tf.reduce_sum(x ** tf.cast(power, tf.float32), axis=1)
+
+    slopes = Slopes(score, [None], tf.TensorSpec([], tf.int32))
+    for size, power in ((2, 2), (3, 2), (5, 3)):
+        point = np.arange(1.0, size + 1)
+        found = integrated_gradients(slopes, point, np.zeros(size), tf.constant(power))
+        np.testing.assert_allclose(found.values, point**power, rtol=1e-5)
+    assert len(traces) == 1
+
+
 def test_grad_cam_by_hand():
     """Channel 0 has the weight 2, channel 1 -1: what is left is relu(2 a - b), over its largest."""
     features = np.zeros((1, 2, 2, 2), "float32")

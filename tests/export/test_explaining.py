@@ -82,7 +82,7 @@ def test_grad_cam_lies_where_the_features_are(tmp_path):
     explainer = load_explainer(write_image_run(tmp_path / "run", model))
     picture = np.full((1, SIZE, SIZE, 3), 90, "uint8")
     picture[0, *REGION] = (255, 0, 0)
-    heat = explainer._heat(picture, 1)
+    heat = explainer._heat(explainer._looked(picture), 1)
     expected = np.zeros((SIZE, SIZE))
     expected[REGION] = 1
     np.testing.assert_allclose(heat, expected, atol=1e-6)

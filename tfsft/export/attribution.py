@@ -69,6 +69,10 @@ class Slopes:
 
         self._look = look
 
+    def compile(self) -> None:
+        """Does now what the first call would have to do."""
+        self._look.get_concrete_function()
+
     def __call__(
         self, start: tf.Tensor, point: tf.Tensor, shares: Sequence[float], *given: tf.Tensor
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -16,13 +16,13 @@ from tfsft.export.explainer import Explainer, check_count, output_slopes, reason
 from tfsft.training.answering import last_turn
 
 BATCH = 4
-MOST = 400  # gradients; each goes through the whole model
 
 
 class ChatExplainer(Explainer):
     """Explains an answer by the tokens of its prompt."""
 
     worst = 4  # each takes a minute
+    most = 400
     baseline = "the same prompt with a blank in place of each token"
     unit = "the logarithm of the probability of the whole answer"
     predictor: ChatPredictor
@@ -48,7 +48,10 @@ class ChatExplainer(Explainer):
         return {"chats": chats, "ids": [source.ids[int(row)] for row in rows]}
 
     def explain(
-        self, examples: Mapping[str, list], known: Mapping[str, Prediction] | None = None
+        self,
+        examples: Mapping[str, list],
+        known: Mapping[str, Prediction] | None = None,
+        said: Sequence[Mapping[str, Any]] | None = None,
     ) -> Iterator[Explanation]:
         """Yields which tokens of each prompt its answer leans on."""
         encoder, room = self.predictor.encoder, self.predictor.task["positions"]
@@ -60,8 +63,8 @@ class ChatExplainer(Explainer):
                     f"The model reads fewer than {room:,}.",
                     "Cut it to the part that you want to look at.",
                 )
-        said, found = self.predictor.answerer().answer(examples["chats"])
-        for name, prompt, text, answer in zip(examples["ids"], prompts, said, found, strict=True):
+        texts, found = self.predictor.answerer().answer(examples["chats"])
+        for name, prompt, text, answer in zip(examples["ids"], prompts, texts, found, strict=True):
             label = (known or {}).get(name)
             ids = np.array(answer.ids, np.int32)[: room - len(prompt)]
             yield Explanation(
@@ -81,13 +84,12 @@ class ChatExplainer(Explainer):
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, said)
         return -tf.reduce_sum(losses, axis=1)
 
-    def why(self, prompt: np.ndarray, answer: np.ndarray, most: int = MOST) -> Reason:
+    def why(self, prompt: np.ndarray, answer: np.ndarray) -> Reason:
         """Returns what the log-probability of an answer owes to the tokens of a prompt.
 
         Args:
             prompt: Tokens.
             answer: Tokens.
-            most: Gradients that are computed.
         """
         row = np.concatenate([prompt, answer])[None, :-1]
         blank = row.copy()
@@ -108,7 +110,7 @@ class ChatExplainer(Explainer):
             tf.constant(first),
             tf.constant(answer, tf.int32),
             batch=BATCH,
-            most=most,
+            most=self.most,
         )
         weights = found.values.sum(axis=-1)[: len(prompt)].tolist()
         # A line break has a share, too, and must be seen.

@@ -13,7 +13,7 @@ from tfsft.data.images import IMAGE_SUFFIXES
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.explanations import Explanation, Reason
 from tfsft.evaluation.predictions import Prediction, predictions, read_predictions
-from tfsft.export.attribution import Attribution, Score, Slopes
+from tfsft.export.attribution import MOST, Attribution, Score, Slopes
 from tfsft.export.predictor import Predictor, load_predictor
 
 MOST_INPUTS = 100
@@ -27,10 +27,14 @@ class Explainer:
         predictor: Of the run.
 
     `baseline` is what an example is compared with, `unit` what an output is, in words; `worst` how
-    many of the worst mistakes are explained if nobody says it.
+    many of the worst mistakes are explained if nobody says it; `slopes` those of the output, and
+    `most` how many are computed for one reason.
     """
 
+    slopes: Slopes
+
     worst = 12
+    most = MOST
     baseline = ""
     unit = "a probability"
 
@@ -57,13 +61,18 @@ class Explainer:
         raise NotImplementedError
 
     def explain(
-        self, examples: Any, known: Mapping[str, Prediction] | None = None
+        self,
+        examples: Any,
+        known: Mapping[str, Prediction] | None = None,
+        said: Sequence[Mapping[str, Any]] | None = None,
     ) -> Iterator[Explanation]:
         """Yields why each example is answered as it is.
 
         Args:
             examples: From `read` or `chosen`.
             known: What is right, by the ids of the examples.
+            said: What was answered, as `tfsft predict` says it. Where two answers are nearly as
+                likely, rounding could choose the other one here.
         """
         raise NotImplementedError
 
@@ -183,6 +192,11 @@ def explained_labels(
         label=None if known is None else str(known.label),
         reasons=tuple(why(*target) for target in targets),
     )
+
+
+def output_said(said: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
+    """Returns the output of a classifier, `[1, outputs]`, that was answered in words."""
+    return np.array([[said["probabilities"][n] for n in names] if names else [said["prediction"]]])
 
 
 def label_targets(

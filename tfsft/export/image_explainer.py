@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from tfsft.export.explainer import (
     Explainer,
     check_count,
     explained_labels,
+    output_said,
     output_slopes,
     reason,
     unreadable,
@@ -61,46 +63,68 @@ class ImageExplainer(Explainer):
         return source.subset(rows)
 
     def explain(
-        self, examples: ImageSource, known: Mapping[str, Prediction] | None = None
+        self,
+        examples: ImageSource,
+        known: Mapping[str, Prediction] | None = None,
+        said: Sequence[Mapping[str, Any]] | None = None,
     ) -> Iterator[Explanation]:
         """Yields why each picture is answered as it is; leaves out what cannot be decoded."""
         batches = self.predictor.pipeline(examples, batch_size=1).in_order().epoch()
-        for name, (picture, _, readable) in zip(examples.ids, batches, strict=True):
+        for place, (picture, _, readable) in enumerate(batches):
             if readable.numpy()[0] > 0:
-                yield self._explanation(picture.numpy(), name, (known or {}).get(name))
+                name, answer = examples.ids[place], said[place] if said else None
+                yield self._explanation(picture.numpy(), name, (known or {}).get(name), answer)
 
-    def _explanation(self, picture: np.ndarray, name: str, known: Prediction | None) -> Explanation:
-        output = self.predictor.model(picture, training=False).numpy()
-        why = partial(self._reason, picture)
+    def _explanation(
+        self,
+        picture: np.ndarray,
+        name: str,
+        known: Prediction | None,
+        said: Mapping[str, Any] | None,
+    ) -> Explanation:
+        features, names = self._looked(picture), self.predictor.class_names
+        output = self._top(features).numpy() if said is None else output_said(said, names)
+        why = partial(self._reason, picture, features)
         return explained_labels(name, output, self.predictor, known, why)
 
-    def _reason(self, picture: np.ndarray, title: str, place: int) -> Reason:
+    def _reason(
+        self, picture: np.ndarray, features: list[tf.Tensor], title: str, place: int
+    ) -> Reason:
         grey = np.full_like(picture, GREY)
         point, start = (tf.cast(self.below(x)[0], tf.float32).numpy() for x in (picture, grey))
-        found = integrated_gradients(self.slopes, point, start, tf.constant(place), batch=8)
+        found = integrated_gradients(
+            self.slopes, point, start, tf.constant(place), batch=8, most=self.most
+        )
         shown = [
             ("what the model sees", _png(_enlarged(picture[0]))),
             ("integrated gradients", draw_signed(picture[0], found.values.sum(axis=-1))),
         ]
-        heat = self._heat(picture, place)
+        heat = self._heat(features, place)
         if heat is not None:
             shown.insert(1, ("Grad-CAM", draw_heat(picture[0], heat)))
         return reason(title, found, pictures=tuple(shown))
 
-    def _heat(self, picture: np.ndarray, place: int) -> np.ndarray | None:
+    def _looked(self, picture: np.ndarray) -> list[tf.Tensor]:
+        """Returns the features of a picture, and what else the output is made of."""
+        return [picture] if self.features is None else tf.nest.flatten(self.features[0](picture))
+
+    def _top(self, features: list[tf.Tensor]) -> tf.Tensor:
+        """Returns the output for what `_looked` returns."""
+        above = self.predictor.model if self.features is None else self.features[1]
+        return above(features if len(features) > 1 else features[0], training=False)
+
+    def _heat(self, features: list[tf.Tensor], place: int) -> np.ndarray | None:
         if self.features is None:
             return None
-        below, above = self.features
-        crossing = tf.nest.flatten(below(picture))
 
-        def score(features: tf.Tensor) -> tf.Tensor:
-            y = above([features, *crossing[1:]] if crossing[1:] else features, training=False)
+        def score(first: tf.Tensor) -> tf.Tensor:
+            y = self._top([first, *features[1:]])
             if self.predictor.labels == "regression":
                 return y[:, place]
             # Before it is squeezed: a sure answer still has a slope there.
             return tf.math.log(tf.maximum(y[:, place], 1e-30))
 
-        return grad_cam(score, crossing[0])
+        return grad_cam(score, features[0])
 
 
 def draw_heat(picture: np.ndarray, heat: np.ndarray) -> bytes:

@@ -12,7 +12,6 @@ from tfsft.data.encoding import tokens_of_words, windows
 from tfsft.data.plain_texts import PlainTexts
 from tfsft.data.ragged import Ragged
 from tfsft.data.words import split_words
-from tfsft.evaluation.decoding import AnswerDecoder
 from tfsft.evaluation.explanations import Explanation, Piece, Reason
 from tfsft.evaluation.predictions import Prediction
 from tfsft.export.attribution import Attribution, integrated_gradients
@@ -21,12 +20,12 @@ from tfsft.export.explainer import (
     check_count,
     check_length,
     explained_labels,
+    output_said,
     output_slopes,
     reason,
 )
 from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier, TextPredictor
 from tfsft.export.token_pieces import pieces_of, sums, token_spans, words_coloured
-from tfsft.training.scoring import answer_text
 
 BATCH = 16
 
@@ -67,7 +66,10 @@ class TokenExplainer(Explainer):
         return PlainTexts(columns, ids, self.predictor.class_names)
 
     def explain(
-        self, examples: PlainTexts, known: Mapping[str, Prediction] | None = None
+        self,
+        examples: PlainTexts,
+        known: Mapping[str, Prediction] | None = None,
+        said: Sequence[Mapping[str, Any]] | None = None,
     ) -> Iterator[Explanation]:
         """Yields why each text is answered as it is."""
         for place, name in enumerate(examples.ids):
@@ -75,10 +77,15 @@ class TokenExplainer(Explainer):
                 column: examples.column(column, np.array([place]))
                 for column in self.predictor.encoder.columns
             }
-            yield self.explanation(name, cells, (known or {}).get(name))
+            answer = said[place] if said else None
+            yield self.explanation(name, cells, (known or {}).get(name), answer)
 
     def explanation(
-        self, name: str, cells: Mapping[str, list], known: Prediction | None
+        self,
+        name: str,
+        cells: Mapping[str, list],
+        known: Prediction | None,
+        said: Mapping[str, Any] | None,
     ) -> Explanation:
         """Returns why one text is answered as it is.
 
@@ -86,6 +93,7 @@ class TokenExplainer(Explainer):
             name: Of the example.
             cells: What the encoder takes, one example.
             known: What is right, if somebody knows.
+            said: What was answered, if it is known.
         """
         raise NotImplementedError
 
@@ -134,6 +142,7 @@ class TokenExplainer(Explainer):
             *rest,
             *(tf.constant(part, tf.int32) for part in chosen),
             batch=BATCH,
+            most=self.most,
         )
         return found, found.values.sum(axis=-1)
 
@@ -150,14 +159,21 @@ class TextExplainer(TokenExplainer):
         return y[:, place]
 
     def explanation(
-        self, name: str, cells: Mapping[str, list], known: Prediction | None
+        self,
+        name: str,
+        cells: Mapping[str, list],
+        known: Prediction | None,
+        said: Mapping[str, Any] | None,
     ) -> Explanation:
         """Returns why one text is answered as it is."""
         predictor = self.predictor
         rows, facts, _ = predictor.encoder.encode(cells, 0)
         tokens, second = rows["token_ids"][0], int(facts["second"][0])
         inputs = self.inputs(tokens, second)
-        output = np.asarray(predictor.model(inputs, training=False))
+        if said is None:
+            output = np.asarray(predictor.model(inputs, training=False))
+        else:
+            output = output_said(said, predictor.class_names)
 
         def why(title: str, place: int) -> Reason:
             found, weights = self.attribute(inputs, place)
@@ -202,14 +218,16 @@ class TagExplainer(TokenExplainer):
         return tf.reduce_mean(tf.reduce_sum(chosen * tf.one_hot(tags, y.shape[-1]), -1), -1)
 
     def explanation(
-        self, name: str, cells: Mapping[str, list], known: Prediction | None
+        self,
+        name: str,
+        cells: Mapping[str, list],
+        known: Prediction | None,
+        said: Mapping[str, Any] | None,
     ) -> Explanation:
         """Returns why the words of one text are tagged as they are."""
         predictor = self.predictor
-        examples = PlainTexts(
-            {column: cells[column] for column in ("text", "starts", "ends")}, [name]
-        )
-        (answer,), _ = predictor.answer(examples)
+        columns = {column: cells[column] for column in ("text", "starts", "ends")}
+        answer = said or predictor.answer(PlainTexts(columns, [name]))[0][0]
         rows, _, _ = predictor.encoder.encode(cells, 0)
         starts = np.array(cells["starts"][0])
         found = []
@@ -281,31 +299,34 @@ class AnswerExplainer(TokenExplainer):
         return chances[:, 0, ends[0]] + chances[:, 1, ends[1]]
 
     def explanation(
-        self, name: str, cells: Mapping[str, list], known: Prediction | None
+        self,
+        name: str,
+        cells: Mapping[str, list],
+        known: Prediction | None,
+        said: Mapping[str, Any] | None,
     ) -> Explanation:
         """Returns why one question is answered as it is."""
         predictor = self.predictor
         rows, facts, _ = predictor.encoder.encode(cells, 0)
         question, context = cells["question"][0], cells["context"][0]
         words = split_words(context)
-        decoder = AnswerDecoder(1, **predictor.decoding)
+        columns = {column: cells[column] for column in predictor.columns}
+        answer = said or predictor.answer(PlainTexts(columns, [name]))[0][0]
         logits = []
         for window in range(len(rows["words"])):
             inputs = self.inputs(rows["token_ids"][window], int(facts["second"][window]))
             logits.append(np.asarray(predictor.model(inputs, training=False)))
-            decoder.add(np.array([0]), logits[-1], rows["words"][window][None])
-        (answer,) = decoder.answers()
-        said = answer_text(answer, context, words)
-        window, ends = _where(logits, rows["words"], (answer.first, answer.last))
+        window, ends = _where(logits, rows["words"], _words_between(words, answer))
         inputs = self.inputs(rows["token_ids"][window], int(facts["second"][window]))
 
         found, weights = self.attribute(inputs, ends)
         passages = self._passages(question, context, words, weights, window, facts, cells)
-        title = f"Why “{said}”" if said else "Why no answer"
+        text = answer["prediction"]
+        title = f"Why “{text}”" if text else "Why no answer"
         return Explanation(
             id=name,
-            prediction=said or "no answer",
-            probability=answer.probability,
+            prediction=text or "no answer",
+            probability=answer["probability"],
             label=None if known is None else str(known.label) or "no answer",
             reasons=(reason(title, found, passages=passages),),
         )
@@ -334,6 +355,14 @@ class AnswerExplainer(TokenExplainer):
                                    dict(enumerate(of_question)))),
             ("context", words_coloured(context, starts, ends, by_word)),
         )  # fmt: skip
+
+
+def _words_between(words: Sequence[tuple[int, int]], answer: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns the first and the last word of an answer; negative where there is none."""
+    if answer["start"] is None:
+        return -1, -1
+    starts, ends = zip(*words, strict=True)
+    return starts.index(answer["start"]), ends.index(answer["end"])
 
 
 def _where(

@@ -37,6 +37,17 @@ def test_texts_are_explained_as_by_the_command(serving):
     assert abs(parts - gain) <= (reason["missing"] + 0.01) * abs(gain) + 1e-6
 
 
+def test_it_is_made_ready_before_it_is_asked(serving):
+    running = serving("texts")
+    asked = requests.post(f"{running.url}/explain/ready", timeout=60)
+    assert (asked.status_code, asked.text) == (204, "")
+    explainer = running.service._explanations._run.__self__._explainer
+    assert explainer.slopes._look.experimental_get_tracing_count() == 1
+    assert explained(running, {"text": "the fox"})[0] == 200
+    assert explained(running, {"text": "the fox and a dog"})[0] == 200
+    assert explainer.slopes._look.experimental_get_tracing_count() == 1
+
+
 def test_pictures_are_seen_as_files(serving):
     file = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(file, "PNG")

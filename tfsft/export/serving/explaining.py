@@ -17,7 +17,7 @@ from tfsft.export.serving.plain import BODY, read_examples
 from tfsft.export.serving.problems import Problem
 from tfsft.export.serving.service import Service
 
-MOST_OF_CHAT = 96  # gradients; a client waits for them
+MOST, MOST_OF_CHAT = 400, 96  # gradients; a client waits for them
 
 
 class Talked(BaseModel):
@@ -79,21 +79,28 @@ class Explaining:
         self._service = service
         self._explainer: Explainer | None = None
 
-    def run(self, rows: Sequence[Any]) -> list[Explained]:
+    def run(self, rows: Sequence[Any]) -> list[Any]:
         """Returns why each example is answered as it is.
 
         Args:
-            rows: As the served model takes them; of conversations the tokens of prompt and answer.
+            rows: As the served model takes them, with what it answered; of conversations the tokens
+                of prompt and answer.
+                None makes ready for the others.
         """
-        return [self._explained(row) for row in rows]
+        return [self._explained(row) if row is not None else self._ready() for row in rows]
 
-    def _explained(self, row: Any) -> Explained:
+    def _ready(self) -> Explainer:
         if self._explainer is None:
             try:
                 self._explainer = explainer_of(self._service.model.predictor)
             except ValueError as error:
                 raise Problem(f"This model cannot be explained: {error}.") from error
-        explainer = self._explainer
+            self._explainer.most = MOST_OF_CHAT if self._service.talks else MOST
+            self._explainer.slopes.compile()
+        return self._explainer
+
+    def _explained(self, row: Any) -> Explained:
+        explainer = self._ready()
         try:
             found = self._explanation(explainer, row)
         except UserError as error:
@@ -110,8 +117,9 @@ class Explaining:
         predictor, task = explainer.predictor, self._service.task["task"]
         if task == "chat":
             prompt, answer = row
-            reason = explainer.why(prompt, answer, most=MOST_OF_CHAT)
+            reason = explainer.why(prompt, answer)
             return Explanation("", predictor.tokenizer.decode(answer.tolist()), None, (reason,))
+        row, said = row
         if task == "image_classification":
             label = np.zeros(1, np.int64 if predictor.class_names else np.float32)
             examples: Any = ImageSource(
@@ -120,13 +128,17 @@ class Explaining:
         else:
             columns = dict(zip(predictor.columns, ([text] for text in row), strict=True))
             examples = predictor.plain(columns, [""])
-        return next(explainer.explain(examples))
+        return next(explainer.explain(examples, said=[said]))
 
 
 def routes(service: Service) -> APIRouter:
     """Returns the route; for runs of a kind that can be explained."""
     router = APIRouter(tags=["Plain"])
     explaining = Explaining(service)
+
+    @router.post("/explain/ready", status_code=204, summary="Make the first explanation quick")
+    async def ready() -> None:
+        await service.explain(explaining.run, None)
 
     @router.post("/explain", summary="Why is this the answer?", openapi_extra=_body(service))
     async def explain(request: Request) -> Explained:
@@ -137,7 +149,9 @@ def routes(service: Service) -> APIRouter:
             examples = await read_examples(request, service)
             if len(examples) != 1:
                 raise Problem("One example is explained at a time.")
-            row = await service.prepared(service.model.prepare, examples[0])
+            example = await service.prepared(service.model.prepare, examples[0])
+            (found,) = await service.answered([example])
+            row = example, service.model.tidy(example, found)
         return await service.explain(explaining.run, row)
 
     return router
