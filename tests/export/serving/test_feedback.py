@@ -162,6 +162,17 @@ def test_without_the_option_nothing_is_taken(serving):
             "labels of the run",
         ),
         ("tags", {"spans": []}, "lacks 'text'"),
+        (
+            "tags",
+            {
+                "text": "a b",
+                "spans": [
+                    {"start": 2, "end": 3, "label": "PER"},
+                    {"start": 0, "end": 3, "label": "LOC"},
+                ],
+            },
+            "in two spans",
+        ),
         ("questions", {"question": "q", "context": "c", "answer": "x"}, "a piece of"),
         ("questions", {"question": "q", "context": "c"}, "lacks 'answers'"),
         (None, {"messages": [{"role": "user", "content": "a"}]}, "end with the answer"),

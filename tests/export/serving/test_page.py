@@ -148,6 +148,29 @@ def test_tagged_spans(page, opened, serving):
     assert row()["spans"] == [{"start": start, "end": start + 3, "label": "PER"}]
 
 
+def test_words_that_are_marked_are_not_marked_again(page, opened, serving, monkeypatch):
+    """Words that were missed are the first such that no mark has."""
+    row = opened("tags")
+    text = "😀 Ada met Ada"
+    first = {"type": "PER", "text": "Ada", "start": 2, "end": 5, "probability": 1.0}
+    answer = {"prediction": "PER: Ada", "probability": 1.0, "entities": [first]}
+    body = json.dumps({"answers": [answer]})
+    page.route("**/predict", lambda route: route.fulfill(body=body))
+    page.fill("#input-text", text)
+    page.click("#send")
+    for words, message in (("Bob", "do not stand"), ("😀 A", "marked already"), ("Ada", "")):
+        if page.locator(".feedback form[hidden]").count():
+            page.click("text=Not right")
+        page.fill("[aria-label='Words that were missed']", words)
+        page.select_option("[aria-label='What they are']", "PER")
+        page.click("text=Save")
+        page.wait_for_selector("#message:not(:empty)" if message else ".thanks")
+        assert message in page.inner_text("#message")
+    assert row()["spans"] == [
+        {"start": start, "end": start + 3, "label": "PER"} for start in (2, 10)
+    ]
+
+
 def test_an_answer_in_its_context(page, opened):
     row = opened("questions")
     context = "😀 The train from Ankara was late again; Ada did not mind."
@@ -287,6 +310,85 @@ def test_what_can_be_asked(page, opened):
     assert "POST /predict" in page.locator("h2").all_inner_texts()
     page.click("text=Try it")
     page.wait_for_selector("#ask:not([hidden])")
+
+
+def held(page, path):
+    """Keeps the answers to a path back; returns what lets them go."""
+    waiting = []
+    page.route(f"**/{path}", waiting.append)
+
+    def free():
+        page.unroute(f"**/{path}")
+        while waiting:
+            waiting.pop().continue_()
+
+    return free
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_waiting_is_seen(page, opened, tmp_path, scheme):
+    """Something turns on what was pressed, dropped or said, and ends with the answer."""
+    page.emulate_media(color_scheme=scheme)
+    turning = "document.getAnimations().filter((a) => a.playState === 'running').length"
+    opened("pictures")
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    for path, start, end in (
+        ("predict", lambda: page.set_input_files("#file", tmp_path / "a.png"), ".bars"),
+        ("explain", lambda: page.click("text=Why?"), ".why .legend"),
+    ):
+        free = held(page, path)
+        start()
+        page.wait_for_selector("[aria-busy=true]")
+        assert page.evaluate(turning) == 1
+        assert page.locator(end).count() == 0
+        free()
+        page.wait_for_selector(end)
+        assert page.evaluate(turning) == 0
+        assert page.locator("[aria-busy=true]").count() == 0
+
+
+def test_a_question_is_seen_at_once_and_given_back_where_it_fails(page, opened):
+    opened("chat", max_new_tokens=4)
+    free = held(page, "v1/chat/completions")
+    page.keyboard.type("the fox")
+    press(page, "Enter")
+    page.wait_for_selector(".said.assistant [aria-busy=true]")
+    assert page.inner_text(".said.user") == "the fox"
+    page.click("text=Stop")
+    page.wait_for_selector("text=New conversation")
+    assert page.locator(".said").count() == 0
+    assert page.input_value("#input-chat") == "the fox"
+    free()
+
+
+def test_a_model_that_loads(page, serving, monkeypatch):
+    running = serving("texts")
+    monkeypatch.setattr(running.service, "ready", False)
+    page.goto(running.url)
+    page.wait_for_selector("#what[aria-busy=true]")
+    assert page.inner_text("#what").startswith("The model is loading")
+    monkeypatch.undo()
+    page.wait_for_selector("#ask:not([hidden])")
+    assert page.locator("[aria-busy=true]").count() == 0
+
+
+def test_a_picture_pasted_and_the_same_one_again(page, opened, tmp_path):
+    opened("pictures")
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    page.evaluate(
+        """(bytes) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "p.png", {type: "image/png"}));
+          const pasted = {clipboardData: data, bubbles: true};
+          document.body.dispatchEvent(new ClipboardEvent("paste", pasted));
+        }""",
+        list((tmp_path / "a.png").read_bytes()),
+    )
+    page.wait_for_selector("img[alt='p.png']")
+    for _ in range(2):
+        page.set_input_files("#file", tmp_path / "a.png")
+        page.wait_for_selector("img[alt='a.png']")
+        page.evaluate("document.querySelector('#answer').replaceChildren()")
 
 
 def explain(page):

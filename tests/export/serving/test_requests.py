@@ -123,6 +123,15 @@ def test_bad_pictures(serving):
         assert message in answer.json()["error"], (pixels, answer.text)
 
 
+def test_the_page_is_told_that_the_model_loads(running, monkeypatch):
+    monkeypatch.setattr(running.service, "ready", False)
+    answer = requests.get(f"{running.url}/about", timeout=30)
+    assert (answer.status_code, answer.json()) == (200, {"ready": False, "name": "model"})
+    assert (
+        requests.post(f"{running.url}/predict", json={"text": "a"}, timeout=30).status_code == 503
+    )
+
+
 def test_only_this_machine_by_its_own_name(running):
     def status(**headers):
         return requests.get(f"{running.url}/about", headers=headers, timeout=30).status_code
@@ -179,7 +188,15 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_said(running, monk
             assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert status("/about", "s3cret-u").ok
     assert status("/about", "s3cret-u", "box.example:1").ok
-    for path in ("/", "/page.js", "/page.css", "/docs", "/openapi.json", "/v2/health/ready"):
+    for path in (
+        "/",
+        "/page.js",
+        "/answers.js",
+        "/page.css",
+        "/docs",
+        "/openapi.json",
+        "/v2/health/ready",
+    ):
         answer = status(path)
         assert answer.ok
         assert "weather" not in answer.text  # a class of the run
@@ -194,9 +211,11 @@ def test_pages_load_nothing_from_elsewhere_and_are_in_no_frame(running):
         assert "frame-ancestors 'none'" in policy
         assert "http://" not in answer.text.replace("http://www.w3.org", "")
         assert "https://" not in answer.text
-    script = requests.get(f"{running.url}/page.js", timeout=30).text
-    assert "innerHTML" not in script
-    assert "http" not in script.replace("https:", "http").split("//", 1)[0]
+    for path in ("/page.js", "/answers.js"):
+        script = requests.get(running.url + path, timeout=30).text
+        assert "innerHTML" not in script
+        assert "http:" not in script
+        assert "https:" not in script
 
 
 def test_a_body_in_chunks_ends_at_the_limit(running):

@@ -29,6 +29,7 @@ from tfsft.export.serving.service import Service
 PAGE = {
     "page.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
+    "answers.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
 }
 ERRORS = {

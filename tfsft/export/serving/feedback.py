@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import threading
@@ -204,6 +205,9 @@ def _tagged(request: FeedbackRequest, task: Mapping[str, Any]) -> dict[str, Any]
     text, spans = request.text or "", request.spans or []
     if any(not s.start < s.end <= len(text) or s.label not in task["class_names"] for s in spans):
         raise Problem("A span lies in the text and has one of the labels of the run.")
+    ordered = sorted(spans, key=lambda span: span.start)
+    if any(after.start < before.end for before, after in itertools.pairwise(ordered)):
+        raise Problem("No word lies in two spans.")
     clean = masked(text)
     moved = [(*clean.span(s.start, s.end), s.label) for s in spans]
     rows = [{"start": start, "end": end, "label": label} for start, end, label in moved]

@@ -25,7 +25,16 @@ from tfsft.export.serving.settings import Settings
 MOST_REQUESTS = 1024  # under way; beyond it no body is read
 # They say nothing about the run, and a browser, or what watches a server, has no token yet.
 OPEN_PATHS = frozenset(
-    {"/", "/page.css", "/page.js", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
+    {
+        "/",
+        "/page.css",
+        "/answers.js",
+        "/page.js",
+        "/docs",
+        "/openapi.json",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
 )
 HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -66,9 +66,11 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/about", summary="What the model does, for a page that shows it")
     async def about() -> dict[str, Any]:
-        service.check_ready()
         limits = service.settings
+        if not service.ready:  # no error, as browsers show these to who looks there
+            return {"ready": False, "name": limits.name}
         return {
+            "ready": True,
             "name": limits.name,
             "task": service.task["task"],
             "labels": service.task["labels"],
