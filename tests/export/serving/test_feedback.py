@@ -88,12 +88,16 @@ def test_questions(tmp_path, monkeypatch):
     given = [
         {"question": "Who was late?", "context": context, "answer": "the train"},
         {"question": "Who was early?", "context": context, "answer": ""},
+        {"question": "Which a?", "context": context, "answer": "a", "start": context.rindex("a")},
+        {"question": "Whose is it?", "context": context, "answer": "ada"},
     ]
     written(path, TASKS["questions"], *given)
     source = data.load_questions(str(path), **NO_SPLIT).everything()
     context = "Mail [e-mail]; the train was late."
-    assert source.column("context") == [context] * 2
-    first, second = source.column("answers")
+    assert source.column("context") == [context] * 4
+    first, second, third, fourth = source.column("answers")
+    assert [(a["text"], a["start"]) for a in third] == [("a", context.rindex("a"))]
+    assert [(a["text"], a["start"]) for a in fourth] == [("[e-mail]", context.index("["))]
     assert [(a["text"], a["start"]) for a in first] == [("the train", context.index("the train"))]
     assert list(second) == []
 
@@ -174,6 +178,7 @@ def test_without_the_option_nothing_is_taken(serving):
             "in two spans",
         ),
         ("questions", {"question": "q", "context": "c", "answer": "x"}, "a piece of"),
+        ("questions", {"question": "q", "context": "cb", "answer": "c", "start": 1}, "a piece of"),
         ("questions", {"question": "q", "context": "c"}, "lacks 'answers'"),
         (None, {"messages": [{"role": "user", "content": "a"}]}, "end with the answer"),
     ],

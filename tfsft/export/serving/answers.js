@@ -124,14 +124,14 @@ function tagCorrection(answer, asked) {
   }];
 }
 
-function textCorrection(said, hint) {
+function textCorrection(said, hint, start = null) {
   const area = element("textarea", { rows: 3, value: said });
-  return [element("label", {}, hint, area), () => ({ answer: area.value })];
+  return [element("label", {}, hint, area), () => ({ answer: area.value, start: area.value === said ? start : null })];
 }
 
 function correction(answer, asked) {
   if (about.task === "token_classification") return tagCorrection(answer, asked);
-  if (about.task === "question_answering") return textCorrection(answer.prediction, "The right answer, a piece of the text; empty if there is none");
+  if (about.task === "question_answering") return textCorrection(answer.prediction, "The right answer, a piece of the text; empty if there is none", answer.start);
   if (about.task === "text_generation" || about.task === "chat") return textCorrection(answer.prediction, "A better answer");
   return labelCorrection(answer);
 }

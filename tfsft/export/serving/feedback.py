@@ -53,6 +53,9 @@ class FeedbackRequest(BaseModel):
     label: str | float | list[str] | None = None
     spans: list[Span] | None = None
     answer: str | None = None
+    start: int | None = Field(
+        None, ge=0, description="Where the answer begins in the context; else its first place."
+    )
     wrong: bool = Field(
         False, description="The answer is wrong, and nobody knows the right one: not trained on."
     )
@@ -215,13 +218,18 @@ def _tagged(request: FeedbackRequest, task: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _answered(request: FeedbackRequest) -> dict[str, Any]:
-    question, context, answer = map(_masked, (request.question, request.context, request.answer))
-    if context is not None and answer and answer not in context:
-        raise Problem("The answer is a piece of the context.")
-    texts = [] if answer is None or not answer else [answer]
-    starts = [context.index(text) for text in texts] if context is not None else []
-    answers = {"text": texts, "answer_start": starts} if answer is not None else None
-    return {"question": question, "context": context, "answers": answers}
+    context, answer = request.context, request.answer
+    clean = None if context is None else masked(context)
+    answers: dict[str, list] | None = None
+    if clean is not None and answer is not None:
+        start = context.find(answer) if request.start is None else request.start
+        if start < 0 or context[start : start + len(answer)] != answer:
+            raise Problem("The answer is a piece of the context.")
+        first, last = clean.span(start, start + len(answer))
+        found = [(clean.text[first:last], first)] if answer else []
+        answers = {"text": [text for text, _ in found], "answer_start": [at for _, at in found]}
+    question = _masked(request.question)
+    return {"question": question, "context": clean and clean.text, "answers": answers}
 
 
 def _conversation(request: FeedbackRequest) -> list[dict[str, str]] | None:
