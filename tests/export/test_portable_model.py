@@ -168,21 +168,35 @@ def test_data_that_is_gone_costs_one_message(held_out_run, tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"held-out examples(.|\n)*gone.csv(.|\n)*--data"):
         export_portable(run, tmp_path / "out", "onnx")
-    other = tmp_path / "other.csv"
-    other.write_text("text,label\nthe fox,weather\na lazy dog,天气\n")
-    with pytest.raises(UserError, match=r"int8(.|\n)*gone(.|\n)*--quantize dynamic"):
-        export_portable(run, tmp_path / "out", "onnx", quantize="int8", data=str(other))
     (run / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config\.json does not say"):
         export_portable(run, tmp_path / "out", "onnx")
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "other.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_pictures_to_measure_int8_with_are_needed(held_out_run, tmp_path):
+    original = held_out_run("pictures")
+    run = tmp_path / "run"
+    shutil.copytree(original, run)
+    settings = {"settings": {"data": str(tmp_path / "gone")}}
+    (run / "config.json").write_text(json.dumps(settings))
+    data = str(original.parent / "run-data")
+    with pytest.raises(UserError, match=r"int8(.|\n)*gone(.|\n)*--quantize dynamic"):
+        export_portable(run, tmp_path / "out", "onnx", quantize="int8", data=data)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
 @pytest.mark.slow
-def test_other_held_out_data(held_out_run, tmp_path):
-    other = tmp_path / "other.csv"
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_other_held_out_data(held_out_run, tmp_path, quantize):
+    """Of texts int8 needs nothing that the run was trained on."""
+    run, other = tmp_path / "run", tmp_path / "other.csv"
+    shutil.copytree(held_out_run("texts"), run)
+    (run / "config.json").write_text("{}")
     other.write_text("text,label\nthe fox,weather\na lazy dog,天气\n")
-    exported = export_portable(held_out_run("texts"), tmp_path / "out", "onnx", data=str(other))
+    exported = export_portable(
+        run, tmp_path / "out", "onnx", quantize=quantize, data=str(other), tolerance=1
+    )
     assert exported.samples == 2
     assert json.loads((tmp_path / "out" / "certificate.json").read_text())["data"] == str(other)
 

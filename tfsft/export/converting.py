@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsft.errors import UserError
+from tfsft.export.bias_correction import corrected_biases
 
 OPSET = 18
 FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
@@ -59,9 +60,10 @@ def convert(
         path: The file.
         format: "onnx" or "litert".
         output: What the output is called in the file.
-        quantize: "int8" for weights and what flows between layers, "dynamic" for weights alone,
-            "float16" for weights; None for none of it.
-        calibration: Gives inputs of single examples, which int8 measures what flows with.
+        quantize: "int8" for weights and what flows between layers, in ranges that are measured
+            before; "dynamic" for weights, and where the format can, what flows between layers in
+            ranges of the example at hand; "float16" for weights; None for none of it.
+        calibration: Gives single pictures, which int8 measures with.
         about: What an ONNX file says of itself.
         max_length: Most tokens of a text.
 
@@ -72,7 +74,7 @@ def convert(
         UserError: The model has an operation that the format has not.
     """
     try:
-        with _quiet():
+        with _quiet(), _corrected(model, quantize, calibration):
             if format == "onnx":
                 _write_onnx(model, path, output, quantize, calibration, about or {})
                 return None
@@ -91,6 +93,16 @@ def convert(
             "A model whose operations the format has.",
             "Use --format saved_model, or another --quantize.",
         ) from error
+
+
+def _corrected(
+    model: keras.Model, quantize: str | None, calibration: Callable[[], Iterable[Inputs]] | None
+) -> AbstractContextManager[None]:
+    """Returns what makes a model ready for being quantised, and takes it back."""
+    if quantize != "int8":
+        return nullcontext()
+    pictures = [inputs["pictures"] for inputs in calibration()]
+    return corrected_biases(model, np.concatenate(pictures))
 
 
 def _served(model: keras.Model, output: str) -> tuple[Callable, list[tf.TensorSpec]]:
@@ -221,24 +233,12 @@ def _write_litert(
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if quantize == "int8":
-            converter.representative_dataset = lambda: (
-                _filled(inputs, fixed_length) for inputs in calibration()
-            )
+            converter.representative_dataset = lambda: map(dict, calibration())
             converter.target_spec.supported_ops = [
                 lite.OpsSet.TFLITE_BUILTINS_INT8,
                 lite.OpsSet.TFLITE_BUILTINS,  # for what has no int8, such as integer arithmetic
             ]
         path.write_bytes(converter.convert())
-
-
-def _filled(inputs: Inputs, length: int | None) -> dict[str, np.ndarray]:
-    """Returns one example with as many tokens as the file takes."""
-    if length is None:
-        return dict(inputs)
-    return {
-        name: np.pad(array, [(0, 0), (0, length - array.shape[1])])
-        for name, array in inputs.items()
-    }
 
 
 @contextmanager

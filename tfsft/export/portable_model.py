@@ -59,15 +59,21 @@ def export_portable(
     predictor = load_predictor(run)
     compute_in_float32(predictor.model)
     held_out, training = find_held_out(predictor, data, progress)
-    if quantize == "int8" and training is None:
-        training = _training(predictor)
+    method = quantize
+    if quantize == "int8":
+        if predictor.task["task"] != "image_classification":
+            # Some values in transformers are far beyond the others, elsewhere in each text: what
+            # flows between layers fits into 8 bits only in ranges of the text at hand.
+            method = "dynamic"
+        elif training is None:
+            training = _training(predictor)
     with written_beside(out) as beside:
         fixed_length = convert(
             predictor.model,
             beside / FILES[format],
             format,
             output=_OUTPUTS.get(predictor.labels, "probabilities"),
-            quantize=quantize,
+            quantize=method,
             calibration=lambda: calibration(predictor, training),
             about=predictor.task,
             max_length=predictor.task.get("max_length"),
@@ -80,15 +86,10 @@ def export_portable(
 
 
 def calibration(predictor: Predictor, source: Any) -> Iterator[dict[str, np.ndarray]]:
-    """Yields training examples, one at a time, as the model takes them."""
-    for inputs, _, weights in predictor.pipeline(source).in_order().epoch(0):
-        named = inputs if isinstance(inputs, dict) else {"pictures": inputs}
+    """Yields training pictures, one at a time, as the model takes them."""
+    for pictures, _, weights in predictor.pipeline(source).in_order().epoch(0):
         for row in np.flatnonzero(weights.numpy() > 0):
-            one = {name: tensor[row : row + 1].numpy() for name, tensor in named.items()}
-            if "padding_mask" in one:  # as a program sends it
-                length = max(int(one["padding_mask"].sum()), 1)
-                one = {name: array[:, :length] for name, array in one.items()}
-            yield one
+            yield {"pictures": pictures[row : row + 1].numpy()}
 
 
 def _training(predictor: Predictor) -> Any:
