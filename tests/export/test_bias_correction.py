@@ -104,3 +104,18 @@ def test_a_failure_leaves_the_model_as_it_was():
         fail()
     for value, as_it_was in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, as_it_was)
+
+
+def test_the_first_convolutions_may_stay_exact():
+    model, batch = network(), pictures()
+    before = {weight.path: np.array(weight) for weight in model.weights}
+    with corrected_biases(model, batch, exact=1):
+        changed = {
+            "/".join(w.path.split("/")[-2:])
+            for w in model.weights
+            if (np.array(w) != before[w.path]).any()
+        }
+    assert changed == {
+        "depthwise_norm/moving_mean",
+        *(f"{name}/bias" for name in ("wide", "hidden", "answer")),
+    }

@@ -6,6 +6,7 @@ on pictures and taken from its bias, before the model is quantised (Nagel et al.
 quantization through weight equalization and bias correction", 2019, with data).
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,17 +24,18 @@ Found = list[tuple[keras.Variable, tf.Tensor]]
 
 
 @contextmanager
-def corrected_biases(model: keras.Model, pictures: np.ndarray) -> Iterator[None]:
+def corrected_biases(model: keras.Model, pictures: np.ndarray, exact: int = 0) -> Iterator[None]:
     """Changes the biases of a model for as long as it is being quantised.
 
     Args:
         model: With layers of Keras; others stay as they are.
         pictures: As the model takes them, `[n, height, width, 3]`; as many as `PIXELS` allow.
+        exact: So many convolutions, the first ones, will not be rounded.
     """
     most = max(PIXELS // (pictures.shape[1] * pictures.shape[2]), 8)
     before = []
     try:
-        for variable, shift in _shifts(model, pictures[:most]):
+        for variable, shift in _shifts(model, pictures[:most], exact):
             before.append((variable, variable.numpy()))
             variable.assign_add(shift)
         yield
@@ -42,14 +44,14 @@ def corrected_biases(model: keras.Model, pictures: np.ndarray) -> Iterator[None]
             variable.assign(value)
 
 
-def _shifts(model: keras.Model, pictures: np.ndarray) -> Found:
+def _shifts(model: keras.Model, pictures: np.ndarray, exact: int) -> Found:
     """Returns what to add to which variable.
 
     The pictures go through the model twice at once: exact in the first half of the batch, and in
     the second with rounded weights and all that was corrected so far.
     """
     found: Found = []
-    with _listening(model, found):
+    with _listening(model, found, exact):
         variables: list[keras.Variable] = []
 
         @tf.function
@@ -63,16 +65,17 @@ def _shifts(model: keras.Model, pictures: np.ndarray) -> Found:
 
 
 @contextmanager
-def _listening(model: keras.Model, found: Found) -> Iterator[None]:
+def _listening(model: keras.Model, found: Found, exact: int) -> Iterator[None]:
     """Lets layers with weights, and the normalisation behind them, see both halves of a batch."""
     waiting: dict[object, tf.Tensor] = {}  # of layers without a bias, by their output
-    changed = []
+    convolutions, changed = itertools.count(), []
     try:
         for layer in model._flatten_layers():
             axes = next((of for kind, of in _KERNELS.items() if isinstance(layer, kind)), None)
             if axes is not None:
                 changed.append((layer, layer.activation))
-                layer.call = _twice(layer, layer.call, layer.activation, axes, found, waiting)
+                kept = lambda axes=axes: len(axes) > 1 and next(convolutions) < exact  # noqa: E731
+                layer.call = _twice(layer, layer.call, layer.activation, axes, kept, found, waiting)
                 layer.activation = None
             elif isinstance(layer, keras.layers.BatchNormalization):
                 changed.append((layer, None))
@@ -90,12 +93,16 @@ def _twice(
     call: Callable,
     activation: Callable | None,
     axes: tuple[int, ...],
+    kept: Callable[[], bool],
     found: Found,
     waiting: dict,
 ) -> Callable:
     """Returns a layer's function: with its weights for the first half, rounded for the second."""
 
     def both(inputs: tf.Tensor, **_: object) -> tf.Tensor:
+        if kept():
+            outputs = call(inputs)
+            return outputs if activation is None else activation(outputs)
         exact, rounded = tf.split(inputs, 2)
         exact = call(exact)
         kernel = getattr(layer, "_kernel", layer.kernel)

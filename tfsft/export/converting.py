@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ NEEDS = {  # what converts and what runs, and the package that has it
     "onnx": {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"},
     "litert": {"ai_edge_litert": "ai-edge-litert"},
 }
+FLOAT_FIRST = 3  # convolutions that ONNX leaves in float: a rounded weight of few costs most
 Inputs = Mapping[str, np.ndarray]
 
 
@@ -74,7 +75,7 @@ def convert(
         UserError: The model has an operation that the format has not.
     """
     try:
-        with _quiet(), _corrected(model, quantize, calibration):
+        with _quiet(), _corrected(model, format, quantize, calibration):
             if format == "onnx":
                 _write_onnx(model, path, output, quantize, calibration, about or {})
                 return None
@@ -96,13 +97,16 @@ def convert(
 
 
 def _corrected(
-    model: keras.Model, quantize: str | None, calibration: Callable[[], Iterable[Inputs]] | None
+    model: keras.Model,
+    format: str,
+    quantize: str | None,
+    calibration: Callable[[], Iterable[Inputs]] | None,
 ) -> AbstractContextManager[None]:
     """Returns what makes a model ready for being quantised, and takes it back."""
     if quantize != "int8":
         return nullcontext()
-    pictures = [inputs["pictures"] for inputs in calibration()]
-    return corrected_biases(model, np.concatenate(pictures))
+    pictures = np.concatenate([inputs["pictures"] for inputs in calibration()])
+    return corrected_biases(model, pictures, FLOAT_FIRST if format == "onnx" else 0)
 
 
 def _served(model: keras.Model, output: str) -> tuple[Callable, list[tf.TensorSpec]]:
@@ -200,12 +204,20 @@ def _quantized(graph: Any, quantize: str, calibration: Any) -> Any:
                 prepared,
                 smaller,
                 Reader(),
+                nodes_to_exclude=_first_nodes(onnx.load(prepared).graph.node),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
             )
         return onnx.load(smaller)
+
+
+def _first_nodes(nodes: Sequence[Any]) -> list[str]:
+    """Returns the names of what lies before the first convolution that is quantised."""
+    convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
+    last = convolutions[FLOAT_FIRST] if len(convolutions) > FLOAT_FIRST else 0
+    return [node.name for node in nodes[:last]]
 
 
 def _write_litert(
