@@ -39,6 +39,8 @@ def test_a_steep_output_is_resolved(steepness):
     assert found.places < 300
     few = integrate(score, np.array([0.6, 0.3]), np.zeros(2), most=21)
     assert few.places == 21
+    late = integrate(score, np.array([0.6, 0.3]), np.zeros(2), until=0.0)
+    assert late.places == 21
     if steepness > 1000:
         assert few.gap > GAP  # and says so
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,7 @@ def integrated_gradients(
     batch: int = 16,
     tolerance: float = TOLERANCE,
     most: int = MOST,
+    until: float = math.inf,
 ) -> Attribution:
     """Integrates gradients along the straight way from `start` to `point` (Sundararajan 2017).
 
@@ -104,6 +106,7 @@ def integrated_gradients(
         batch: Inputs at a time.
         tolerance: Share of the difference of outputs that may be missing.
         most: Places after which it ends all the same.
+        until: And when, in seconds of `time.monotonic`.
     """
     path = _Path(slopes, point, start, given, batch)
     ends = np.linspace(0, 1, INTERVALS + 1).tolist()
@@ -112,6 +115,8 @@ def integrated_gradients(
     whole = max(abs(output - baseline), SMALLEST)
     while _too_wrong([part.error / whole for part in parts], tolerance):
         parts.sort(key=lambda part: -abs(part.error))
+        if time.monotonic() > until:
+            break
         room = (most - path.places) // (2 * len(_NODES) + 1)
         largest = abs(parts[0].error)
         worst = [p for p in parts[: min(AT_ONCE, room)] if abs(p.error) > largest / 4]

@@ -111,6 +111,7 @@ class ChatExplainer(Explainer):
             tf.constant(answer, tf.int32),
             batch=BATCH,
             most=self.most,
+            until=self.until,
         )
         weights = found.values.sum(axis=-1)[: len(prompt)].tolist()
         # A line break has a share, too, and must be seen.

@@ -1,5 +1,6 @@
 """Why the model of a finished run answers as it does; needs no recipe."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ class Explainer:
 
     `baseline` is what an example is compared with, `unit` what an output is, in words; `worst` how
     many of the worst mistakes are explained if nobody says it; `slopes` those of the output, and
-    `most` how many are computed for one reason.
+    `most` how many are computed for one reason, and `until` when there must be an answer.
     """
 
     slopes: Slopes
 
     worst = 12
     most = MOST
+    until = math.inf
     baseline = ""
     unit = "a probability"
 

@@ -93,7 +93,7 @@ class ImageExplainer(Explainer):
         grey = np.full_like(picture, GREY)
         point, start = (tf.cast(self.below(x)[0], tf.float32).numpy() for x in (picture, grey))
         found = integrated_gradients(
-            self.slopes, point, start, tf.constant(place), batch=8, most=self.most
+            self.slopes, point, start, tf.constant(place), batch=8, most=self.most, until=self.until
         )
         shown = [
             ("what the model sees", _png(_enlarged(picture[0]))),

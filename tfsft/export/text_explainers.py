@@ -28,6 +28,7 @@ from tfsft.export.text_predictors import AnswerFinder, Tagger, TextClassifier, T
 from tfsft.export.token_pieces import pieces_of, sums, token_spans, words_coloured
 
 BATCH = 16
+MOST_MARKS = 12  # each takes as long as a whole text
 
 
 class TokenExplainer(Explainer):
@@ -143,6 +144,7 @@ class TokenExplainer(Explainer):
             *(tf.constant(part, tf.int32) for part in chosen),
             batch=BATCH,
             most=self.most,
+            until=self.until,
         )
         return found, found.values.sum(axis=-1)
 
@@ -235,6 +237,9 @@ class TagExplainer(TokenExplainer):
             inside = (starts >= entity["start"]) & (starts < entity["end"])
             found.append((f"{entity['type']}: {entity['text']}", np.flatnonzero(inside)))
         notes = () if found else ("It marks nothing in this text.",)
+        if len(found) > MOST_MARKS:
+            notes = (f"It marks {len(found)} places; the first {MOST_MARKS} are explained.",)
+            found = found[:MOST_MARKS]
         if not found and len(starts):
             found = [self._nearest(rows, cells)]
         return Explanation(
@@ -361,8 +366,9 @@ def _words_between(words: Sequence[tuple[int, int]], answer: Mapping[str, Any]) 
     """Returns the first and the last word of an answer; negative where there is none."""
     if answer["start"] is None:
         return -1, -1
-    starts, ends = zip(*words, strict=True)
-    return starts.index(answer["start"]), ends.index(answer["end"])
+    begin, end = answer["start"], answer["end"]
+    inside = [i for i, word in enumerate(words) if word[0] < end and begin < word[1]]
+    return inside[0], inside[-1]
 
 
 def _where(

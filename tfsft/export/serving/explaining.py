@@ -1,6 +1,7 @@
 """`POST /explain`: why the model answers one example as it does, for the page and for programs."""
 
 import base64
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +102,7 @@ class Explaining:
 
     def _explained(self, row: Any) -> Explained:
         explainer = self._ready()
+        explainer.until = time.monotonic() + self._service.settings.timeout / 3
         try:
             found = self._explanation(explainer, row)
         except UserError as error:
