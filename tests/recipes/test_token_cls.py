@@ -40,7 +40,8 @@ def conll(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, conll, tiny_encoder, cache):
     folder = tmp_path_factory.mktemp("runs") / "animals"
-    config = token_cls.Config(data=conll, backbone=tiny_encoder, **SMALL)
+    # Of few sentences, how many of 25 entities it finds depends on the seed.
+    config = token_cls.Config(data=conll, backbone=tiny_encoder, seed=1, **SMALL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFSFT_CACHE", cache)
         with training.Run("token_cls", config, run_dir=folder) as run:

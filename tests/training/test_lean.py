@@ -96,7 +96,12 @@ def test_dropout(dtype):
 
 def test_dropout_of_all_or_nothing_or_no_training():
     ones = tf.ones((3, 4))
-    for rate, training, expected in ((0.0, True, 1), (1.0, True, 0), (0.5, False, 1)):
+    for rate, training, expected in (
+        (0.0, True, 1),
+        (1e-9, True, 1),
+        (1.0, True, 0),
+        (0.5, False, 1),
+    ):
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(rate)])
         with lean_layers(model):
             np.testing.assert_array_equal(model(ones, training=training), np.full((3, 4), expected))

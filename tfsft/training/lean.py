@@ -97,7 +97,7 @@ def _dropout(layer: keras.layers.Dropout) -> Callable[..., tf.Tensor]:
     kept = CHANCES - round(layer.rate * CHANCES)  # of so many chances
 
     def call(x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if not training or layer.rate == 0:
+        if not training or kept == CHANCES:
             return x
         seed, size = tf.cast(layer.seed_generator.next(), "int32"), tf.size(x)
         pairs = tf.random.stateless_uniform([(size + 1) // 2], seed, None, None, "int32")
