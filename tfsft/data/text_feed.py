@@ -151,9 +151,13 @@ class TextPipeline(Pipeline):
         *,
         labelled: bool = True,
     ):
-        outputs, table = feed.num_outputs, feed.table
         super().__init__(
-            plan, feed.labels, None, num_classes=outputs, weights=weights, examples=table
+            plan,
+            feed.labels,
+            None,
+            num_classes=feed.num_outputs,
+            weights=weights,
+            examples=feed.table,
         )
         self.feed = feed
         self.labelled = labelled

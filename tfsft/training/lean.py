@@ -87,10 +87,13 @@ def _biased(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Adds a bias to the rows of a matrix; its gradient, a sum of rows, is a product as well."""
 
     def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)
-        return upstream, (ones @ upstream)[0]
+        return upstream, _sum_of_rows(upstream)
 
     return tf.nn.bias_add(x, bias), gradients
+
+
+def _sum_of_rows(matrix: tf.Tensor) -> tf.Tensor:
+    return (tf.ones([1, tf.shape(matrix)[0]], matrix.dtype) @ matrix)[0]
 
 
 def _dropout(layer: keras.layers.Dropout) -> Callable[..., tf.Tensor]:
@@ -180,11 +183,10 @@ def _pointwise(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Ten
     def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         rows = tf.reshape(upstream, [-1, flat.shape[1]])
         pixels = tf.reshape(x, [-1, flat.shape[0]])
-        ones = tf.ones([1, tf.shape(rows)[0]], rows.dtype)
         return (
             tf.reshape(tf.matmul(rows, flat, transpose_b=True), tf.shape(x)),
             tf.reshape(tf.matmul(pixels, rows, transpose_a=True), kernel.shape),
-            (ones @ rows)[0],
+            _sum_of_rows(rows),
         )
 
     return tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias), gradients

@@ -415,9 +415,12 @@ class Run:
             start = time.monotonic()
             source = (sources or {}).get(split)
             network, batches = above_frozen(self, model, pipeline, split)
-            forward = forwards.setdefault(network, Forward(network, self.strategy))
+            if network not in forwards:
+                forwards[network] = Forward(network, self.strategy)
             with faster(network, self.compiled):
-                self.metrics[split], rows = score(forward, batches, source, strategy=self.strategy)
+                self.metrics[split], rows = score(
+                    forwards[network], batches, source, strategy=self.strategy
+                )
             self._facts["seconds"][f"evaluate {split}"] = round(time.monotonic() - start, 3)
             self.say(f"{split}: {_headline(self.metrics[split])}")
         if rows:
