@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
 from tfsft.data import augment
@@ -148,6 +148,44 @@ def test_colour_changes_are_modest():
     for image in images[:20]:
         correlation = np.corrcoef(image.ravel(), PHOTO.ravel())[0, 1]
         assert correlation > 0.9
+
+
+def levels_apart(first, second):
+    return np.abs(np.asarray(first, int) - np.asarray(second, int)).max()
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.8, 1.2])
+def test_contrast_and_saturation_are_those_of_pillow(factor):
+    photo = Image.fromarray(PHOTO)
+    expected = ImageEnhance.Contrast(photo).enhance(factor)
+    assert levels_apart(augment.change_color(PHOTO, contrast=factor), expected) <= 1
+    expected = ImageEnhance.Color(photo).enhance(factor)
+    assert levels_apart(augment.change_color(PHOTO, saturation=factor), expected) <= 1
+
+
+def test_brightness_is_added():
+    expected = np.clip(PHOTO.astype(int) + 51, 0, 255)
+    assert levels_apart(augment.change_color(PHOTO, brightness=0.2), expected) == 0
+
+
+@pytest.mark.parametrize("turn", [0.02, -0.02, 0.25])
+def test_hue_turns_the_colours_and_leaves_the_grey(turn):
+    pale = PHOTO // 4 + 96  # nothing is cut off
+    before, after = (
+        tf.image.rgb_to_yiq(np.asarray(image, np.float64) / 255).numpy()
+        for image in (pale, augment.change_color(pale, hue=turn))
+    )
+    np.testing.assert_allclose(after[..., 0], before[..., 0], atol=0.003)
+    color = (before[..., 1] + 1j * before[..., 2]) * np.exp(2j * np.pi * turn)
+    np.testing.assert_allclose(after[..., 1] + 1j * after[..., 2], color, atol=0.006)
+
+
+def test_changes_of_colour_come_one_after_the_other():
+    pale = PHOTO // 4 + 96
+    steps = pale
+    for change in ({"brightness": 0.1}, {"contrast": 1.2}, {"saturation": 0.8}, {"hue": 0.02}):
+        steps = augment.change_color(steps, **change)
+    assert levels_apart(augment.change_color(pale, 0.1, 1.2, 0.8, 0.02), steps) <= 2
 
 
 def test_randaugment_takes_its_strength():

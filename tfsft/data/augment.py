@@ -1,5 +1,8 @@
 """Random changes of training pictures, each a pure function of a seed."""
 
+import math
+
+import numpy as np
 import tensorflow as tf
 
 from tfsft.data import affine
@@ -14,10 +17,16 @@ MAX_ROTATION = 15.0  # degrees to either side
 MIN_CROP_AREA = 0.5  # share of the picture
 MAX_CROP_ASPECT = 4 / 3  # of width to height, or the other way round
 MAX_BRIGHTNESS = 0.2  # share of the range from black to white
-CONTRAST_RANGE = SATURATION_RANGE = (0.8, 1.2)
+MAX_CONTRAST = MAX_SATURATION = 0.2  # more or less than what the picture has
 MAX_HUE = 0.02  # share of the colour circle
 MIXUP_ALPHA = 0.2  # most pairs keep nearly all of one picture
 CUTMIX_ALPHA = 1.0  # every share is equally likely
+
+# Grey and two axes of colour, of the NTSC: saturation is a factor on the two, hue an angle between.
+_TO_YIQ = np.array(
+    [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], np.float32
+)
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 class Augmenter:
@@ -169,13 +178,45 @@ def _random_crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _random_color(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    image = tf.image.convert_image_dtype(image, tf.float32)
-    image = tf.image.stateless_random_brightness(image, MAX_BRIGHTNESS, _fold_in(seed, 0))
-    image = tf.image.stateless_random_contrast(image, *CONTRAST_RANGE, _fold_in(seed, 1))
-    image = tf.clip_by_value(image, 0, 1)  # hue and saturation mean nothing beyond
-    image = tf.image.stateless_random_saturation(image, *SATURATION_RANGE, _fold_in(seed, 2))
-    image = tf.image.stateless_random_hue(image, MAX_HUE, _fold_in(seed, 3))
-    return tf.image.convert_image_dtype(image, tf.uint8, saturate=True)
+    draws = tf.unstack(tf.random.stateless_uniform([4], seed, -1.0))
+    brightness, contrast, saturation, hue = draws
+    return change_color(
+        image,
+        MAX_BRIGHTNESS * brightness,
+        1 + MAX_CONTRAST * contrast,
+        1 + MAX_SATURATION * saturation,
+        MAX_HUE * hue,
+    )
+
+
+def change_color(
+    image: tf.Tensor,
+    brightness: tf.Tensor | float = 0.0,
+    contrast: tf.Tensor | float = 1.0,
+    saturation: tf.Tensor | float = 1.0,
+    hue: tf.Tensor | float = 0.0,
+) -> tf.Tensor:
+    """Changes the colours of a picture, all in one pass over its pixels.
+
+    Args:
+        image: uint8 `[height, width, 3]`.
+        brightness: What is added, as a share of the range from black to white.
+        contrast: Factor on the distance from the mean grey.
+        saturation: Factor on the distance of each pixel from its grey.
+        hue: Turn of the colours about their grey, as a share of the colour circle.
+
+    Returns:
+        uint8, of the same shape.
+    """
+    angle = 2 * math.pi * hue
+    along, across = saturation * tf.cos(angle), saturation * tf.sin(angle)
+    in_yiq = tf.stack([1.0, 0.0, 0.0, 0.0, along, -across, 0.0, across, along])
+    matrix = contrast * _FROM_YIQ @ tf.reshape(in_yiq, [3, 3]) @ _TO_YIQ
+    pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
+    grey = tf.tensordot(tf.reduce_mean(pixels, 0), _TO_YIQ[0], 1)
+    shift = (1 - contrast) * grey + 255 * brightness
+    changed = tf.matmul(pixels, matrix, transpose_b=True) + shift
+    return tf.reshape(tf.saturate_cast(tf.round(changed), tf.uint8), tf.shape(image))
 
 
 def _partners(real: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
