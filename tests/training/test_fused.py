@@ -10,6 +10,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import erf
 
 from tfsft import data, training
 from tfsft.training import fused
@@ -82,6 +83,24 @@ def test_the_same_gradients(make, monkeypatch):
             np.testing.assert_allclose(one / scale, other / scale, atol=2e-6)
     # A normalisation and an activation, each once for all layers.
     assert len(fused._functions) == 2
+
+
+def test_activations_in_bfloat16_are_rounded_once():
+    layer = keras.layers.Dense(4, activation="gelu", dtype="bfloat16")
+    compiled = fused._function(layer)
+    x = tf.constant(np.linspace(-6, 6, 501), "bfloat16")
+    upstream = tf.constant(np.linspace(0.5, 1.5, 501), "bfloat16")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        found = compiled(x)
+    gradient = tape.gradient(found, x, upstream)
+    exact, given = (t.numpy().astype("float64") for t in (x, upstream))
+    below = 0.5 * (1 + erf(exact / np.sqrt(2)))
+    slope = below + exact * np.exp(-(exact**2) / 2) / np.sqrt(2 * np.pi)
+    for rounded, true in ((found, exact * below), (gradient, given * slope)):
+        assert rounded.dtype == "bfloat16"
+        # Half of the distance of two numbers of 8 bits, and what float32 cancels out far below 0.
+        np.testing.assert_allclose(rounded.numpy().astype("float64"), true, rtol=2**-8, atol=3e-6)
 
 
 def test_the_layers_are_as_they_were_afterwards():

@@ -68,6 +68,20 @@ def test_einsum_layers_become_plain_products():
     assert not operations & {"BatchMatMulV2", "Einsum"}
 
 
+def test_a_bias_is_not_fused_with_its_product():
+    """TensorFlow fuses one that is added to what comes out of a product of matrices."""
+    model = keras.Sequential([keras.Input((3, 4)), DENSE[1][0]])
+
+    @tf.function
+    def compute(inputs):
+        with lean_layers(model):
+            return model(inputs)
+
+    graph = compute.get_concrete_function(tf.TensorSpec([None, 3, 4])).graph
+    (addition,) = (op for op in graph.get_operations() if op.type in ("AddV2", "BiasAdd"))
+    assert addition.inputs[0].op.type == "Reshape"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dropout(dtype):
     model = keras.Sequential([keras.Input((999,)), keras.layers.Dropout(0.3, dtype=dtype)])
