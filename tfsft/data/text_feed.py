@@ -15,6 +15,7 @@ from tfsft.data.pipeline import WHOLE, Part, Pipeline, as_planned, part_of
 from tfsft.errors import UserError
 
 HISTOGRAM_BINS = 40
+INFERENCE_TOKENS = 4096  # of a batch; what more brings, is not worth its memory
 
 
 class TextFeed:
@@ -170,8 +171,16 @@ class TextPipeline(Pipeline):
         return changed
 
     def in_order(self) -> "TextPipeline":
-        """Returns the same rows once each, unshuffled and without labels, for inference."""
-        plan = LengthPlan(self.feed.table.lengths, self.plan.batch_size, shuffle=False)
+        """Returns the same rows once each, unshuffled and without labels, for inference: short ones
+        in batches several times as large.
+        """
+        plan = LengthPlan(
+            self.feed.table.lengths,
+            self.plan.batch_size,
+            batch_tokens=INFERENCE_TOKENS,
+            multiple=self.plan.batch_size,
+            shuffle=False,
+        )
         return TextPipeline(plan, self.feed, labelled=False)
 
     def epoch(self, epoch: int = 0, start: int = 0, part: Part = WHOLE) -> tf.data.Dataset:
