@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfsft.data.pipeline import Pipeline
 from tfsft.data.plan import BatchPlan
 from tfsft.errors import UserError
-from tfsft.training import FineTuner, make_optimizer
+from tfsft.training import FineTuner, finetuner, lean, make_optimizer
 
 SIZE, WIDTH, CLASSES, BATCH = 27, 6, 3, 8  # 27 examples in batches of 8: an uneven tail of 3
 
@@ -219,6 +219,39 @@ def test_what_would_not_be_exact_is_refused(optimizer, compile_options, named):
 def test_a_batch_that_cannot_be_cut_is_refused(examples):
     with pytest.raises(UserError, match="multiple of --accumulate 3"):
         train(examples, accumulate=3)
+
+
+def test_frozen_kernels_are_rounded_once_and_not_for_ever(examples, monkeypatch):
+    """In bfloat16: the same weights as with rounding in every update, also after a change."""
+    used = []
+    monkeypatch.setattr(
+        finetuner,
+        "rounded_kernels",
+        lambda model: used.append(lean.rounded_kernels(model)) or used[-1],
+    )
+
+    def trained(rounded):
+        if not rounded:
+            monkeypatch.setattr(finetuner, "rounded_kernels", lambda model: {})
+        keras.utils.set_random_seed(7)
+        hidden = keras.layers.Dense(5, trainable=False, dtype="mixed_bfloat16")
+        head = keras.layers.Dense(CLASSES, activation="softmax", dtype="float32")
+        model = keras.Sequential([keras.Input((WIDTH,)), hidden, head])
+        tuner = FineTuner(model)
+        tuner.compile(make_optimizer("adam", 0.02), loss="categorical_crossentropy")
+        weights, losses = [], []
+        for factor in (1.0, -2.0):
+            hidden.kernel.assign(hidden.kernel * factor)
+            losses.append(tuner.evaluate(pipeline(examples), verbose=0))
+            tuner.fit(pipeline(examples), epochs=2)
+            weights += [np.asarray(w) for w in model.weights]
+        return weights, losses
+
+    found, losses = trained(rounded=True)
+    assert [len(kernels) for kernels in used] == [1, 1]
+    expected, expected_losses = trained(rounded=False)
+    assert largest_difference(found, expected) == 0
+    assert losses == expected_losses
 
 
 def test_every_token_counts_alike_whatever_the_width_of_its_batch():

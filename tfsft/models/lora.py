@@ -9,6 +9,7 @@ DoRA (arXiv:2402.09353) trains a length m for each output besides: a projection 
 m (W + (alpha / rank) A B) / |W + (alpha / rank) A B|, with the norm of each output's weights.
 """
 
+import math
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -223,11 +224,14 @@ class _Einsums:
         out = "".join(letter for letter in kernel if letter not in source)
         between = "".join(letter for letter in result if letter not in out) + rank
 
-        self.of_dense = "." in equation
+        # Over the last axes of the input: a product of matrices, not one for each example.
+        lead = source.removesuffix(into)
+        self.flat = "." in equation or (result, kernel) == (lead + out, into + out)
         self.plain = len(into) + len(out) == len(kernel) and set(into) <= set(source)
         self.down = f"{source},{into}{rank}->{between}"
         self.up = f"{between},{rank}{out}->{result}"
         size = dict(zip(kernel, layer.kernel.shape, strict=True))
+        self.equation = equation
         self.shapes = [size[letter] for letter in into], [size[letter] for letter in out]
         self._product = f"{into}{rank},{rank}{out}->{kernel}"
         self._into = [kernel.index(letter) for letter in into]
@@ -241,6 +245,19 @@ class _Einsums:
         """Tells whether a layer is a projection that can have an update."""
         kinds = (keras.layers.Dense, keras.layers.EinsumDense)
         return isinstance(layer, kinds) and not layer.quantization_mode and _Einsums(layer).plain
+
+    def project(self, x: keras.KerasTensor, kernel: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns x W."""
+        if not self.flat:
+            return ops.einsum(self.equation, x, kernel)
+        rows, shape = self.rows(x)
+        return ops.reshape(ops.matmul(rows, ops.reshape(kernel, (rows.shape[1], -1))), shape)
+
+    def rows(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, tuple]:
+        """Returns an input as a matrix `[..., in]`, and the shape of the result."""
+        into, out = self.shapes
+        lead = ops.shape(x)[: len(x.shape) - len(into)]
+        return ops.reshape(x, (-1, math.prod(into))), (*lead, *out)
 
     def product(self, a: keras.KerasTensor, b: keras.KerasTensor) -> keras.KerasTensor:
         """Returns A B in the kernel's own shape."""
@@ -281,10 +298,10 @@ class _Adapter:
         self, layer: keras.layers.Layer, x: keras.KerasTensor, training: bool | None
     ) -> keras.KerasTensor:
         """Returns what a projection computes with its update, before bias and activation."""
-        plain = base = layer.project(x)
+        plain = base = self.einsums.project(x, layer.kernel)
         if self.seeds and training:
             x = keras.random.dropout(x, self.form.dropout, seed=self.seeds)
-            base = layer.project(x) if self.lengths is not None else base
+            base = self.einsums.project(x, layer.kernel) if self.lengths is not None else base
         update = self.update(x)
         if self.lengths is None:
             return plain + update
@@ -299,10 +316,12 @@ class _Adapter:
 
     def update(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Returns scale x A B, without ever making the product of A and B."""
-        if self.einsums.of_dense:
-            # Not as an equation with dots: in bfloat16 oneDNN's product of such batches is wrong on
+        if self.einsums.flat:
+            # Matrices and not batches of them: in bfloat16 oneDNN's product of such is wrong on
             # processors with AMX where the rank is odd.
-            return ops.matmul(ops.matmul(x, self.a) * self.form.scale, self.b)
+            rows, shape = self.einsums.rows(x)
+            narrow = ops.matmul(rows, self.a) * self.form.scale
+            return ops.reshape(ops.matmul(narrow, self.b), shape)
         into, out = self.einsums.shapes
         narrow = ops.einsum(self.einsums.down, x, ops.reshape(self.a, (*into, -1)))
         narrow = narrow * self.form.scale
@@ -384,13 +403,11 @@ class _Adapted:
 
 
 class _AdaptedDense(_Adapted, keras.layers.Dense):
-    def project(self, inputs):  # noqa: ANN001
-        return ops.matmul(inputs, self.kernel)
+    pass
 
 
 class _AdaptedEinsumDense(_Adapted, keras.layers.EinsumDense):
-    def project(self, inputs):  # noqa: ANN001
-        return ops.einsum(self.equation, inputs, self.kernel)
+    pass
 
 
 _WITH = {

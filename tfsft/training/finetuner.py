@@ -14,6 +14,7 @@ from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UserError
 from tfsft.training.distillation import Distillation, labels_of
 from tfsft.training.fused import compilable, faster, pays
+from tfsft.training.lean import rounded_kernels
 from tfsft.training.strategy import distribute, is_multiworker
 
 SEEDS_APART = 1_000_003  # a prime far from the differences between the seeds of layers
@@ -43,11 +44,12 @@ class FineTuner(keras.Model):
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self._compiled: set[keras.layers.Layer] = set()
+        self._rounded: dict[keras.layers.Layer, tf.Tensor] = {}
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Calls the wrapped model."""
-        with faster(self.model, self._compiled):
+        with faster(self.model, self._compiled, self._rounded):
             return self.model(inputs, training=training)
 
     def compile(
@@ -265,7 +267,7 @@ class FineTuner(keras.Model):
             callbacks, add_history=True, model=self, epochs=epochs, steps=x.steps
         )
         self.stop_training = phase is not None and phase.ended
-        with self._dropout_apart():
+        with self._dropout_apart(), self._kernels_rounded_once():
             shared.begin()
             for epoch in range(first_epoch, epochs):
                 if self.stop_training:
@@ -276,6 +278,23 @@ class FineTuner(keras.Model):
             self.optimizer.finalize_variable_values(self.trainable_variables)
             shared.end()
         return self.history
+
+    @contextlib.contextmanager
+    def _kernels_rounded_once(self) -> Iterator[None]:
+        """Keeps frozen kernels in the number format they are computed in, where memory is no
+        graphics card's. What is traced meanwhile is forgotten, for they may change afterwards.
+        """
+        if (
+            self.distribute_strategy.num_replicas_in_sync == 1
+            and not tf.config.list_physical_devices("GPU")
+        ):
+            self._rounded = rounded_kernels(self.model)
+        try:
+            yield
+        finally:
+            if self._rounded:
+                self._rounded = {}
+                self.train_function = self.test_function = None
 
     def _fit_epoch(self, x, epoch, start, validation_data, callbacks, kwargs) -> None:  # noqa: ANN001
         # Keras would overwrite weights with their moving average after every epoch: `fit` does it

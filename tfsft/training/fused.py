@@ -9,7 +9,7 @@ library (oneDNN) knows the processor better than XLA does.
 import contextlib
 import json
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,11 @@ def compilable(model: keras.Model) -> set[keras.layers.Layer]:
 
 
 @contextlib.contextmanager
-def faster(model: keras.Model, compiled: Container[keras.layers.Layer] = ()) -> Iterator[None]:
+def faster(
+    model: keras.Model,
+    compiled: Container[keras.layers.Layer] = (),
+    rounded: Mapping[keras.layers.Layer, tf.Tensor] | None = None,
+) -> Iterator[None]:
     """Computes a model in fewer operations, in what is traced inside.
 
     The formulas stay those of the layers. Compiled layers call them inside of a compiled function,
@@ -62,9 +66,10 @@ def faster(model: keras.Model, compiled: Container[keras.layers.Layer] = ()) -> 
     Args:
         model: Keeps its layers and weights.
         compiled: Those of its layers to compile, of `compilable`.
+        rounded: As for `lean_layers`.
     """
     with contextlib.ExitStack() as changes:
-        changes.enter_context(lean_layers(model))
+        changes.enter_context(lean_layers(model, rounded))
         for layer in model._flatten_layers(include_self=False):
             if layer in compiled and _is_norm(layer):
                 changes.enter_context(changed(layer, "call", _normalise(layer)))

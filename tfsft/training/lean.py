@@ -10,7 +10,7 @@ over its weights instead of several over its results.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -22,15 +22,20 @@ CHANCES = 1 << 16  # what a random number of dropout is one of
 
 
 @contextlib.contextmanager
-def lean_layers(model: keras.Model) -> Iterator[None]:
+def lean_layers(
+    model: keras.Model, rounded: Mapping[keras.layers.Layer, tf.Tensor] | None = None
+) -> Iterator[None]:
     """Computes dense layers as products of two matrices, dropout from half of the random bits, and
     convolutions together with the frozen batch normalisation behind them.
 
     Args:
         model: Keeps its layers and weights; what is traced inside alone computes so.
+        rounded: Kernels to compute with, of `rounded_kernels`.
     """
     with contextlib.ExitStack() as changes:
         for layer in model._flatten_layers(include_self=False):
+            if rounded and layer in rounded:
+                changes.enter_context(changed(layer, "_kernel", rounded[layer]))
             axes = _contracted(layer)
             if axes:
                 changes.enter_context(changed(layer, "call", _product(layer, axes)))
@@ -40,6 +45,24 @@ def lean_layers(model: keras.Model) -> Iterator[None]:
             changes.enter_context(changed(convolution, "call", _folded(convolution, norm)))
             changes.enter_context(changed(norm, "call", _nothing))
         yield
+
+
+def rounded_kernels(model: keras.Model) -> dict[keras.layers.Layer, tf.Tensor]:
+    """Returns frozen kernels in the number format their layers compute in, by layer: what would
+    be rounded anew in every update.
+    """
+    kinds = (keras.layers.Dense, keras.layers.EinsumDense)
+    kernels = {}
+    for layer in model._flatten_layers(include_self=False):
+        if not isinstance(layer, kinds) or layer.quantization_mode or layer.lora_enabled:
+            continue
+        adapter = getattr(layer, "adapter", None)
+        if adapter is not None and adapter.lengths is not None:
+            continue  # DoRA goes by the lengths of the weights themselves
+        kernel = layer._kernel
+        if not kernel.trainable and kernel.dtype != layer.compute_dtype:
+            kernels[layer] = tf.cast(_value(kernel), layer.compute_dtype)
+    return kernels
 
 
 def _contracted(layer: keras.layers.Layer) -> int:
