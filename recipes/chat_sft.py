@@ -214,7 +214,7 @@ def main(config: Config, run: training.Run) -> None:
         shuffle=True,
     )
     held_out = {
-        name: feeds[name].pipeline(config.batch_size) if name in feeds else None
+        name: feeds[name].pipeline(config.batch_size, like=train) if name in feeds else None
         for name in ("validation", "test")
     }
     tokens = data.token_facts(feeds, train, held_out)

@@ -289,7 +289,7 @@ def main(config: Config, run: training.Run) -> None:
         seen = seen.pipeline(config.batch_size)
         train = teacher.teach(run, train, seen, splits.class_names)
     held_out = {
-        name: feeds[name].pipeline(config.batch_size) if name in feeds else None
+        name: feeds[name].pipeline(config.batch_size, like=train) if name in feeds else None
         for name in ("validation", "test")
     }
     tokens = data.token_facts(feeds, train, held_out)
@@ -376,7 +376,7 @@ def main(config: Config, run: training.Run) -> None:
         training.find_suspects(
             run,
             model,
-            {name: feed.pipeline(config.batch_size) for name, feed in feeds.items()},
+            {name: feed.pipeline(config.batch_size, like=train) for name, feed in feeds.items()},
             splits.sources(),
             kind=labels,
             class_names=splits.class_names,

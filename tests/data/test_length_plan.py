@@ -109,3 +109,20 @@ def test_empty_texts_have_a_place():
     _, weights, widths = LengthPlan(np.array([0, 0, 0]), 2).epoch(0)
     assert widths == [1, 1]
     assert sum(map(sum, weights)) == 3
+
+
+def test_known_widths_are_used_and_longer_ones_are_added(lengths):
+    known = LengthPlan(lengths, 32).widths
+    some = lengths[lengths <= known[2]][:200]
+    assert set(LengthPlan(some, 32, widths=known).widths) <= set(known)
+    longer = LengthPlan(np.append(some, [500, 300]), 1, widths=known)
+    assert longer.widths[-2:].tolist() == [300, 500]
+    assert set(longer.widths[:-2]) <= set(known[:3])
+    rows, _, widths = longer.epoch(0)
+    assert sorted(np.concatenate(rows)) == list(range(202))
+    assert all(longer._lengths[row].max() <= width for row, width in zip(rows, widths, strict=True))
+    assert all(
+        width == known[np.searchsorted(known, longer._lengths[row].max())]
+        for row, width in zip(rows, widths, strict=True)
+        if width <= known[2]
+    )

@@ -29,6 +29,8 @@ class LengthPlan:
         seed: With the epoch, all that the order depends on.
         shuffle: False goes from long to short, and keeps the order of the source among equals.
         balance: Class of each example, as for `BatchPlan`.
+        widths: Ascending widths to pad to, those of another plan, as every new one costs time at
+            first; only for longer examples others are chosen.
 
     Raises:
         UsageError: `batch_tokens` with `balance`: epochs would differ in their number of steps.
@@ -44,6 +46,7 @@ class LengthPlan:
         seed: int = 0,
         shuffle: bool = True,
         balance: np.ndarray | None = None,
+        widths: np.ndarray | None = None,
     ):
         if batch_tokens and balance is not None:
             raise UsageError(
@@ -58,7 +61,7 @@ class LengthPlan:
         self._multiple = multiple if batch_tokens else batch_size
         longest_first = -np.sort(-self._lengths)
         cuts = _cuts(longest_first, batch_size, batch_tokens, multiple)
-        self.widths = choose_widths(longest_first[cuts[:-1]], np.diff(cuts))
+        self.widths = choose_widths(longest_first[cuts[:-1]], np.diff(cuts), known=widths)
         if batch_tokens:  # of which padding takes its part
             padded = self.widths[np.searchsorted(self.widths, longest_first)]
             cuts = _cuts(padded, batch_size, batch_tokens, multiple)
@@ -104,7 +107,12 @@ class LengthPlan:
         return 1 - int(self._lengths[real].sum()) / padded
 
 
-def choose_widths(needs: np.ndarray, counts: np.ndarray, most: int = MOST_WIDTHS) -> np.ndarray:
+def choose_widths(
+    needs: np.ndarray,
+    counts: np.ndarray,
+    most: int = MOST_WIDTHS,
+    known: np.ndarray | None = None,
+) -> np.ndarray:
     """Chooses the fewest widths that add little padding, and the best ones of that number.
 
     Every batch is padded to the smallest width that holds its longest example. For one number of
@@ -114,11 +122,18 @@ def choose_widths(needs: np.ndarray, counts: np.ndarray, most: int = MOST_WIDTHS
     Args:
         needs: The longest length of each batch, int `[batches]`.
         counts: Examples in each batch, int `[batches]`.
-        most: How many widths there may be.
+        most: How many widths there may be, beside those that are known.
+        known: Ascending widths to use where batches fit in.
 
     Returns:
-        Ascending widths, int64; the last one is the longest length.
+        Ascending widths, int64; without known ones, the last one is the longest length.
     """
+    if known is not None:
+        fits = needs <= known[-1]
+        used = known[np.unique(np.searchsorted(known, needs[fits]))]
+        if fits.all():
+            return used
+        return np.concatenate([used, choose_widths(needs[~fits], counts[~fits], most)])
     longest = int(needs.max())
     step = -(-longest // CANDIDATES)
     rounded = np.minimum(-(-needs // step) * step, longest)

@@ -56,6 +56,7 @@ class TextFeed:
         weights: np.ndarray | None = None,
         balance: np.ndarray | None = None,
         packing: bool = False,
+        like: "TextPipeline | None" = None,
     ) -> "TextPipeline":
         """Returns the batches of this source.
 
@@ -64,6 +65,7 @@ class TextFeed:
             weights: Weight of each row of the table, float32 `[rows]`.
             packing: Puts several conversations into one row of up to `max_length` tokens; the
                 padding mask then numbers them 1, 2, ... within their row.
+            like: Batches to whose widths these are padded, too, as far as they fit in.
         """
         if packing:
             self.table = PackedTable(self.table, self.encoder.max_length, seed)
@@ -75,6 +77,7 @@ class TextFeed:
             seed=seed,
             shuffle=shuffle,
             balance=balance,
+            widths=None if like is None else like.plan.widths,
         )
         return TextPipeline(plan, self, weights)
 
@@ -180,6 +183,7 @@ class TextPipeline(Pipeline):
             batch_tokens=INFERENCE_TOKENS,
             multiple=self.plan.batch_size,
             shuffle=False,
+            widths=self.plan.widths,
         )
         return TextPipeline(plan, self.feed, labelled=False)
 
