@@ -129,7 +129,7 @@ def split_rows(
 
     Args:
         labels: int64 `[n]`, float32 `[n, classes]` or float32 `[n]`, as in a source.
-        keys: str `[n]`, content hashes.
+        keys: Bytes or str `[n]`, content hashes.
         groups: str `[n]`; an empty string is no group.
         validation_fraction, test_fraction: Shares of all examples, from 0 to less than 1 together.
         seed: Another one gives other splits.
@@ -231,7 +231,7 @@ def fingerprint(splits: dict[str, Source]) -> str:
     for name, source in splits.items():
         for part in (name, *source.class_names):
             digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
-        digest.update("".join(source.keys.astype(str).tolist()).encode())
+        digest.update(source.keys.astype("S").tobytes())  # all of them are as long
         digest.update(np.ascontiguousarray(source.labels).tobytes())
     return digest.hexdigest()
 
@@ -271,7 +271,7 @@ def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.
         The unit of each example, int64 `[n]`, and the name of each unit, which its hash stands for.
     """
     unit = _number(keys)
-    names = keys.astype(str)
+    names = keys
     if groups is not None:
         # A graph of contents and groups, joined by examples; each connected component is a unit.
         contents = int(unit.max(initial=-1)) + 1
@@ -285,7 +285,7 @@ def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.
         unit = _number(component[unit])
         # A group keeps its name when examples join it, and so its side. The space sorts before
         # every content hash.
-        names = np.where(groups != "", np.char.add(" ", groups), names)
+        names = np.where(groups != "", np.char.add(" ", groups), keys.astype(str))
     order = np.lexsort((names, unit))
     firsts = order[np.unique(unit[order], return_index=True)[1]]
     return unit, names[firsts]
@@ -299,12 +299,12 @@ def _number(values: np.ndarray) -> np.ndarray:
     return rank[number]
 
 
-def _hashes(names: Iterable[str], seed: int) -> np.ndarray:
+def _hashes(names: Iterable[str | bytes], seed: int) -> np.ndarray:
     start = hashlib.blake2b(f"{seed} ".encode(), digest_size=8)
 
-    def number(name: str) -> int:
+    def number(name: str | bytes) -> int:
         digest = start.copy()
-        digest.update(name.encode("utf-8", "surrogateescape"))
+        digest.update(name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape"))
         return int.from_bytes(digest.digest())
 
     return np.fromiter(map(number, names), np.uint64)

@@ -255,7 +255,7 @@ def limit_and_split(
     """Takes as many texts as wanted and divides them; see `make_splits`."""
     sides = own_sides(source.table, source.rows)
     # Contents decide and not names: the same texts in another format are the same choice.
-    chosen = plan.limited(source.labels, sides, source.keys.astype(str))
+    chosen = plan.limited(source.labels, sides, source.keys)
     result = make_splits(
         plan,
         source.subset(chosen),
