@@ -337,7 +337,8 @@ def main(config: Config, run: training.Run) -> None:
 
     # What it leaves
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
-    rows = run.evaluate(models.from_resized(model), held_out, score, splits.sources())
+    network = models.from_resized(model)
+    rows = run.evaluate(network, held_out, score, splits.sources(), features=config.suspects)
     run.save(model)
     if teacher:
         teacher.compare(run, model)

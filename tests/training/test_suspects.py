@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfsft import data, training
+from tfsft import data, models, training
 from tfsft.evaluation.suspects import FILE, read_suspects
+from tfsft.training.features import Forward
 
 SIZE = 16
 COLOURS = {"blue": (40, 60, 200), "red": (210, 50, 40)}
@@ -50,6 +51,7 @@ def test_wrong_labels_and_copies_are_found(splits, tmp_path):
         dir=tmp_path,
         say=said.append,
         console=SimpleNamespace(quiet_reporter=lambda *_: lambda *_: None),
+        forward=lambda network, features: Forward(models.with_features(network)),
     )
     sources = splits.sources()
     pipelines = {name: data.ImageFeed(source, SIZE).pipeline(8) for name, source in sources.items()}

@@ -307,7 +307,8 @@ def predict(
     """Runs a model over all examples of a pipeline.
 
     Args:
-        model: From the pipeline's inputs to one tensor `[batch, ...]` of fixed size.
+        model: From the pipeline's inputs to one tensor `[batch, ...]` of fixed size, which is its
+            last output.
         pipeline: Its labels are not looked at.
         strategy: Computes on all of its replicas.
         progress: Called with (done, total) examples.
@@ -318,7 +319,7 @@ def predict(
     """
     size, done = pipeline.plan.size, 0
     outputs, ok = None, np.zeros(size, bool)
-    for rows, (output,), readable in run_batches(model, pipeline, strategy):
+    for rows, (*_, output), readable in run_batches(model, pipeline, strategy):
         if outputs is None:
             outputs = np.empty((size, *output.shape[1:]), output.dtype)
         outputs[rows], ok[rows] = output, readable

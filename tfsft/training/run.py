@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfsft
-from tfsft import evaluation
+from tfsft import evaluation, models
 from tfsft.config import without_options
 from tfsft.data.image_feed import explain_unreadable
 from tfsft.data.pipeline import Pipeline
@@ -152,6 +152,7 @@ class Run:
         self.allow_changed = allow_changed
         self.jit = jit
         self.compiled: set[keras.layers.Layer] = set()  # in training, so in what follows too
+        self._forwards: dict[tuple, Forward] = {}
         path = self.dir / "config.json"
         self.config = json.loads(path.read_text()) if self.resuming else {}
         before = self.config.get("device", {})
@@ -393,6 +394,8 @@ class Run:
         pipelines: Mapping[str, Pipeline | None],
         score: Callable[..., tuple[dict, list[evaluation.Prediction]]],
         sources: Mapping[str, Any] | None = None,
+        *,
+        features: bool = False,
     ) -> list[evaluation.Prediction]:
         """Scores a model on held-out splits; writes metrics.json and predictions.csv.
 
@@ -403,11 +406,12 @@ class Run:
             score: `training.score_labels` or another of `training.scoring`, with what it needs to
                 know about the task.
             sources: The examples by split, for their names and texts.
+            features: Whether `find_suspects` comes next, which so has nothing to trace.
 
         Returns:
             The rows of predictions.csv, worst mistakes first.
         """
-        rows, forwards = [], {}
+        rows = []
         for split, pipeline in pipelines.items():
             self.metrics[split] = None
             if pipeline is None:
@@ -415,12 +419,9 @@ class Run:
             start = time.monotonic()
             source = (sources or {}).get(split)
             network, batches = above_frozen(self, model, pipeline, split)
-            if network not in forwards:
-                forwards[network] = Forward(network, self.strategy)
+            forward = self.forward(network, features=features)
             with faster(network, self.compiled):
-                self.metrics[split], rows = score(
-                    forwards[network], batches, source, strategy=self.strategy
-                )
+                self.metrics[split], rows = score(forward, batches, source, strategy=self.strategy)
             self._facts["seconds"][f"evaluate {split}"] = round(time.monotonic() - start, 3)
             self.say(f"{split}: {_headline(self.metrics[split])}")
         if rows:
@@ -429,6 +430,20 @@ class Run:
             evaluation.write_rows(self.dir / "predictions.csv", rows, kind=kind)
         self.write_metrics()
         return rows
+
+    def forward(self, network: keras.Model, *, features: bool = False) -> Forward:
+        """Returns what computes the answers of a network, and is traced once whoever asks for it.
+
+        Args:
+            network: From the inputs of a pipeline on.
+            features: Whether what its head decides by comes before the answers.
+        """
+        key = (features, *sorted(id(weight) for weight in network.weights))
+        if key not in self._forwards:
+            with self.strategy.scope():
+                network = models.with_features(network) if features else network
+            self._forwards[key] = Forward(network, self.strategy)
+        return self._forwards[key]
 
     def save(self, model: keras.Model, tokenizer: Any = None) -> Path:
         """Writes model.keras, with task.json inside the archive as well.

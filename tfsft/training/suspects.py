@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfsft import models
 from tfsft.data.pipeline import Pipeline
 from tfsft.evaluation.predictions import predictions
 from tfsft.evaluation.suspects import (
@@ -61,15 +60,11 @@ def find_suspects(
         )
         return []
     start = time.monotonic()
-    rows, networks = _Rows(), {}
+    rows = _Rows()
     for split, pipeline in pipelines.items():
         part, pipeline = above_frozen(run, model, pipeline, split)
-        if part not in networks:
-            with run.strategy.scope():
-                network = models.with_features(part)
-            networks[part] = network, Forward(network, run.strategy)
-        network, forward = networks[part]
-        with faster(network, run.compiled):
+        forward = run.forward(part, features=True)
+        with faster(part, run.compiled):
             rows.add(split, sources[split], pipeline, forward, run, kind, class_names)
     found = rows.suspects(kind, class_names)
     write_suspects(run.dir / FILE, found)
