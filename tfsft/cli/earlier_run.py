@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfsft.cli.recipe_files import installed_recipes, is_installed
 from tfsft.config import RecipeInfo, check_values, option_name, read_settings, show_value
 from tfsft.errors import UsageError
 
 MAX_FORGETTING = 2.0
-OF_DATA = {"data", "tfds_dir", "limit", "on_bad"}  # and columns: they are about the old data
+# What a run does not hand on, and columns: they are about the old data, or about who taught it.
+ITS_OWN = {"data", "tfds_dir", "limit", "on_bad", "teacher"}
 OF_MODEL = ("backbone", "image_size", "hidden_units", "pooling", "multi_label", "regression",
             "template")  # fmt: skip
 
@@ -43,8 +45,8 @@ def find(options: Any, values: Mapping[str, Any]) -> Earlier | None:
     if options.resume and given is not None and str(given) != known.get("run"):
         raise UsageError(
             f"--from {options.from_} was given with --resume {options.resume}.",
-            "A resumed run goes on from where it began.",
-            "Leave out --from.",
+            "A resumed run goes on from where it began; --from begins a new one.",
+            "Leave out one of them.",
         )
     if given is None and not known:
         if options.max_forgetting is not None:
@@ -73,15 +75,19 @@ def settings(run: Path, info: RecipeInfo, values: Mapping[str, Any]) -> dict[str
         UsageError: It is no finished run of such a recipe, or what was typed does not fit its
             model.
     """
-    if not (run / "model.keras").is_file():
+    from tfsft.evaluation.finished_run import read_task
+    from tfsft.untrusted import read_json
+
+    task, file = read_task(run), run / "config.json"
+    recipe = read_json(file).get("recipe")
+    if recipe != info.name and recipe in installed_recipes() and is_installed(info):
         raise UsageError(
-            f"--from {run} is not the folder of a finished run: it has no model.keras.",
-            "A run whose training has ended.",
-            "Check the path, or go on with an unfinished run by --resume.",
+            f"{run} is a run of {recipe}, and the recipe given is {info.name}.",
+            "A model is trained further by the recipe that made it.",
+            f"tfsft run {recipe} --from {run}",
         )
-    file = run / "config.json"
     found = check_values(info.fields, read_settings(file), file=file)
-    size = json.loads((run / "task.json").read_text(encoding="utf-8")).get("image_size")
+    size = task.get("image_size")
     if "image_size" in found and isinstance(size, int):
         found["image_size"] = size
     typed = check_values(info.fields, values)
@@ -96,7 +102,7 @@ def settings(run: Path, info: RecipeInfo, values: Mapping[str, Any]) -> dict[str
     return {
         name: value
         for name, value in found.items()
-        if name not in OF_DATA and not name.endswith("_column")
+        if name not in ITS_OWN and not name.endswith("_column")
     }
 
 
