@@ -303,7 +303,7 @@ def main(config: Config, run: training.Run) -> None:
     if config.lora_rank:
         with models.lora_off(model):
             examiner.before()
-        models.save_adapter(model, run.dir / "adapter", base=backbone.name)
+        models.save_adapter(model, run.dir / "adapter", base=run.base(backbone.name))
         models.merge_lora(model)
     examiner.after()
     run.save(model, tokenizer)

@@ -270,7 +270,7 @@ def main(config: Config, run: training.Run) -> None:
 
     # What it leaves
     if config.lora_rank:
-        models.save_adapter(model, run.dir / "adapter", base=backbone.name)
+        models.save_adapter(model, run.dir / "adapter", base=run.base(backbone.name))
         models.merge_lora(model)
     score = partial(
         training.score_answers, max_answer_length=config.max_answer_length, no_answer=no_answer

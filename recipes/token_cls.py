@@ -279,7 +279,7 @@ def main(config: Config, run: training.Run) -> None:
 
     # What it leaves
     if config.lora_rank:
-        models.save_adapter(model, run.dir / "adapter", base=backbone.name)
+        models.save_adapter(model, run.dir / "adapter", base=run.base(backbone.name))
         models.merge_lora(model)
     score = partial(training.score_tags, tags=splits.tags, class_names=splits.class_names)
     run.evaluate(model, held_out, score, splits.sources())

@@ -266,6 +266,12 @@ class Run:
         if self.earlier is not None:
             self.earlier.restore(model)
 
+    def base(self, backbone: str) -> str:
+        """Returns what to call the weights that training begins with: a backbone's, or those of the
+        model that is trained further.
+        """
+        return backbone if self.earlier is None else str(self.earlier.run / "model.keras")
+
     def begin(
         self,
         model: keras.Model,
