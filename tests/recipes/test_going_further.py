@@ -165,7 +165,7 @@ def test_the_command_ends_with_the_code_of_a_refusal(old, feedback, tmp_path, tf
 def test_what_does_not_go_together_is_said_before_tensorflow(old, tmp_path, tfsft):
     for words, said in (
         (["--from", str(old)], "was given without --data"),
-        (["--from", str(tmp_path), "--data", "x.csv"], "has no model.keras"),
+        (["--from", str(tmp_path), "--data", "x.csv"], "is not the folder of a run"),
         (["--max-forgetting", "1"], "without --from"),
         (["--from", str(old), "--data", "x.csv", "--pooling", "cls"], "has mean"),
     ):
@@ -183,6 +183,35 @@ def test_new_classes_and_changed_data_are_refused(old, tmp_path, weather):
     earlier.config["data"]["fingerprint"] = "another"
     with pytest.raises(UserError, match="has changed"):
         earlier.load(text_cls.load_data, text_cls.Config(data=weather), print)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        ("", {}, "new.jsonl is empty"),
+        (
+            "".join(f'{{"foo": "a {i}", "bar": {i}}}\n' for i in range(6)),
+            {},
+            "no column that is clearly",
+        ),
+        ('{"text": "a", "label": "weather"}\n', {"text_column": "body"}, "no column 'body'"),
+    ],
+)
+def test_new_data_that_is_none_costs_one_message(old, tmp_path, content, settings, message):
+    path = tmp_path / "new.jsonl"
+    path.write_text(content)
+    config = text_cls.Config(**SETTINGS, data=str(path), **settings)
+    with pytest.raises(UserError, match=message):
+        EarlierRun(old).load(text_cls.load_data, config, print)
+
+
+def test_one_new_example_is_trained_on_and_nothing_is_said_of_what_is_learned(old, tmp_path):
+    path, said = tmp_path / "new.jsonl", []
+    path.write_text('{"text": "a new sun", "label": "weather"}\n')
+    config = text_cls.Config(**SETTINGS, data=str(path))
+    mixed = EarlierRun(old).load(text_cls.load_data, config, said.append)
+    assert "a new sun" in mixed.train.column("text")
+    assert said[1] == "No new example is held out, so what is learned will not be measured."
 
 
 def test_a_run_may_go_on_from_one_that_went_on(further, feedback, tmp_path):

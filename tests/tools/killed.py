@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 
-MOMENTS = ("step", "write", "rename", "validation", "phase", "evaluation")
+MOMENTS = ("step", "write", "rename", "validation", "phase", "evaluation", "judgement")
 
 
 def kill():
@@ -89,6 +89,10 @@ def prepare(moment, count, fraction):
             before(run.Phase, "finish")
     elif moment == "evaluation":
         before(run.Run, "save" if fraction > 0.5 else "evaluate")
+    elif moment == "judgement":  # of a model that was trained further
+        from tfsft.export import EarlierRun
+
+        before(EarlierRun, "judge")
     else:
         raise ValueError(moment)
 

@@ -70,6 +70,8 @@ class EarlierRun:
             f"{len(new.train)} new training examples, and {len(mixed.train) - len(new.train)} of "
             f"the {len(old.train)} that {self.run} was trained on."
         )
+        if self._held_out["new"] is None:
+            say("No new example is held out, so what is learned will not be measured.")
         return mixed
 
     def restore(self, model: keras.Model) -> None:
@@ -110,6 +112,11 @@ class EarlierRun:
                 "Train a new model without --from.",
             )
 
+    def hold_back(self, run: Path) -> None:
+        """Keeps a model that is about to be saved from being used before it is judged."""
+        reason = "What it forgot is not measured yet: its run has not come to the end."
+        atomic_write(run / REFUSED, reason + "\n")
+
     def judge(
         self, run: Path, say: Callable[[str], None]
     ) -> tuple[dict[str, Any], Forgotten | None]:
@@ -122,7 +129,6 @@ class EarlierRun:
         Returns:
             What metrics.json says about it; and the error, where the model is refused.
         """
-        (run / REFUSED).unlink(missing_ok=True)
         name = TILES[self.task["labels"]][0]
         title, _ = explained(name, self.task["labels"])
         found: dict[str, Any] = {**self.facts, "figure": name, "old": None, "new": None}
@@ -136,6 +142,7 @@ class EarlierRun:
         lost = _loss(name, found["old"])
         found["refused"] = lost > self.max_forgetting
         if not found["refused"]:
+            (run / REFUSED).unlink(missing_ok=True)
             return found, None
         unit = "percent" if name in SMALLER_IS_BETTER else "points"
         came = (
@@ -157,7 +164,7 @@ class EarlierRun:
             part: {"examples": len(source)} for part, source in parts.items()
         }
         for when, folder in (("before", self.run), ("after", run)):
-            predictor = load_predictor(folder)
+            predictor = load_predictor(folder, refused_too=True)
             for part, source in parts.items():
                 found[part][when] = predictor.measure(source).get(name)
         for values in found.values():

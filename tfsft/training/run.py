@@ -465,6 +465,8 @@ class Run:
         model.save(beside)
         with zipfile.ZipFile(beside, "a") as archive:
             archive.writestr("task.json", json.dumps(self.task, indent=1))
+        if self.earlier is not None:
+            self.earlier.hold_back(self.dir)
         os.replace(beside, path)
         return path
 
