@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from chat_families import tiny_causal_lm
+from said_of_answers import write
 from seq2seq_families import tiny_bart
 from tiny_pictures import save_flowers
 
@@ -29,30 +30,6 @@ SETTINGS = {
                 "answers": 0},
 }  # fmt: skip
 FIGURE = {"image_cls": "accuracy", "token_cls": "f1", "extractive_qa": "exact"}  # else perplexity
-
-
-def row(recipe, i):
-    """An example as `tfsft serve --feedback` keeps it."""
-    a, b = ("the", "one", "new", "was", "over")[i % 5], ("few", "old", "what", "is")[i % 4]
-    match recipe:
-        case "token_cls":
-            text = f"{a} {b} fox"
-            start = len(text) - 3
-            return {"text": text, "spans": [{"start": start, "end": len(text), "label": "ANI"}]}
-        case "extractive_qa":
-            context = f"{a} {b} fox {i}"
-            answers = {"text": ["fox"], "answer_start": [context.index("fox")]}
-            return {"question": "what was it?", "context": context, "answers": answers}
-        case "chat_sft":
-            return {"messages": [{"role": "user", "content": f"Who is {a} {b} {i}?"},
-                                 {"role": "assistant", "content": f"{a} is {b}."}]}  # fmt: skip
-        case "seq2seq":
-            return {"source": f"{a} {b} {i}", "target": a}
-
-
-def write(path, recipe, numbers):
-    path.write_text("".join(json.dumps(row(recipe, i)) + "\n" for i in numbers))
-    return str(path)
 
 
 @pytest.fixture(scope="module", params=list(SETTINGS))
