@@ -60,6 +60,14 @@ def test_options_that_do_not_go_together(run, tmp_path, capsys):
     assert "A resumed run goes on from where it began; --from begins a new one." in found
 
 
+def test_a_run_goes_on_where_the_one_before_is_gone(run, tmp_path, capsys):
+    config = json.loads((run / "config.json").read_text())
+    config["from"] = {"run": str(tmp_path / "moved"), "max_forgetting": 2}
+    (run / "config.json").write_text(json.dumps(config))
+    found = said(capsys, "run", "text_cls", "--resume", run)
+    assert f"{tmp_path / 'moved'} is not there, and {run} trains its model further." in found
+
+
 def test_what_a_run_hands_on(run):
     from tfsft.cli.earlier_run import settings
     from tfsft.cli.recipe_files import find_recipe

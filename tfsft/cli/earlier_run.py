@@ -48,6 +48,12 @@ def find(options: Any, values: Mapping[str, Any]) -> Earlier | None:
             "A resumed run goes on from where it began; --from begins a new one.",
             "Leave out one of them.",
         )
+    if known and not Path(known["run"]).is_dir():
+        raise UsageError(
+            f"{known['run']} is not there, and {options.resume} trains its model further.",
+            "Its weights and its data are needed to the end.",
+            "Bring it back to where it was.",
+        )
     if given is None and not known:
         if options.max_forgetting is not None:
             raise UsageError("--max-forgetting was given without --from.", fix="Leave it out.")
