@@ -182,6 +182,35 @@ def test_the_command_with_texts(tfsft, tmp_path, weather, tiny_encoder, cache):
     assert json.loads(done.stdout)[0]["prediction"] in ("animals", "weather")
 
 
+@pytest.mark.slow
+def test_a_student_of_pictures_learns_the_same_on_two_replicas(
+    tfsft, tmp_path, teacher, small_backbone, cache
+):
+    words = ("distill", teacher, "--student", small_backbone, "--image-size", "24", "--epochs", "3",
+             "--batch-size", "8", "--hidden-units", "16", "--dropout", "0", "--learning-rate",
+             "0.01", "--unfreeze", "stack1", "--no-suspects")  # fmt: skip
+    devices = {"one": "cpu:0", "two": "cpu:0,cpu:1"}
+    for name, chosen in devices.items():
+        done = tfsft(*words, "--devices", chosen, "--run-dir", name, TFSFT_CACHE=cache)
+        assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["device"]["replicas"] == 2
+    one, two = (
+        keras.models.load_model(tmp_path / name / "model.keras").get_weights() for name in devices
+    )
+    start = image_cls.build_model(3, small_backbone, 24, hidden_units=16).get_weights()
+    moved = max(np.abs(a - b).max() for a, b in zip(one, start, strict=True))
+    apart = max(np.abs(a - b).max() for a, b in zip(one, two, strict=True))
+    assert apart < 1e-4 < 1e-2 < moved
+    found = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["distillation"]
+        for name in devices
+    ]
+    for value in ("teacher", "student"):
+        assert found[0][value]["accuracy"] == found[1][value]["accuracy"]
+    assert found[0]["agreement"] == found[1]["agreement"]
+
+
 def test_texts_are_taught_in_the_order_of_the_rows(weather, tiny_encoder):
     """Targets go with their texts, whatever the batches by length."""
     splits = data.load_texts(weather)
