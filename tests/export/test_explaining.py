@@ -311,7 +311,7 @@ def test_what_is_too_large_or_unreadable(fox_run, tmp_path, noisy_picture):
     x = keras.layers.GlobalAveragePooling2D()(x)
     run = write_image_run(tmp_path / "run", keras.Model(inputs, keras.layers.Dense(2)(x)))
     (tmp_path / "no.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"no\.png: "):
+    with pytest.raises(UserError, match=r"no\.png is not a picture"):
         explain_run(run, [str(tmp_path / "no.png")], worst=0)
     with pytest.raises(UserError, match="There is no file or folder a text"):
         explain_run(run, ["a text"], worst=0)

@@ -100,7 +100,7 @@ def _folder(info: RecipeInfo, options: TuneOptions) -> Path:
         raise UsageError(
             f"The folder {folder} is not empty." if folder.is_dir() else f"{folder} is a file.",
             "--run-dir must be new or empty.",
-            f"--resume {folder} goes on with a search." if folder.is_dir() else "",
+            f"--resume {folder} goes on with it." if (folder / "search.json").is_file() else "",
         )
     return folder
 

@@ -267,7 +267,7 @@ def check_length(text: str, name: str) -> None:
 def unreadable(bad: Sequence[data.BadExample]) -> UserError:
     """Returns the error where nothing of what was given can be read."""
     return UserError(
-        f"{bad[0].id}: {bad[0].reason}.",
+        f"{bad[0].id} {bad[0].reason}.",
         "Pictures that can be decoded.",
         "Convert it to JPEG or PNG, or name another.",
     )
