@@ -14,9 +14,10 @@ from PIL import Image
 from tfsft import models
 from tfsft.errors import UserError
 from tfsft.evaluation.predictions import Prediction, write_rows
-from tfsft.export import explain_run, image_explainer, text_explainers
+from tfsft.export import explain_run, image_explainer, load_predictor, text_explainers
 from tfsft.export.attribution import GAP, integrated_gradients
 from tfsft.export.explainer import load_explainer
+from tfsft.export.held_out import find_held_out
 from tfsft.export.token_pieces import token_spans
 
 SIZE = 32
@@ -271,6 +272,28 @@ def test_the_worst_mistakes_come_from_the_data_of_the_run(fox_run, tmp_path):
     gone = explain_run(run, worst=5)
     assert gone.pages == []
     assert "the data is not there" in gone.notes[0]
+
+
+def test_the_worst_mistakes_of_a_run_that_was_trained_further_are_of_all_its_data(
+    fox_run, tmp_path
+):
+    rows = []
+    for name, text in (("old", "a dog"), ("new", "a cat")):
+        shutil.copytree(fox_run, tmp_path / name)
+        lines = ["text,label", "a fox,foxes", f"{text},other"]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        config = {"settings": {"data": str(tmp_path / f"{name}.csv")}}
+        if name == "new":
+            config["from"] = {"run": str(tmp_path / "old")}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        rows.append(Prediction(f"{name}.csv:3", "other", "foxes", 0.9, text=""))
+    write_rows(tmp_path / "new" / "predictions.csv", rows)
+    (path,) = explain_run(tmp_path / "new").pages
+    page = path.read_text()
+    assert page.index("old.csv:3") < page.index("new.csv:3")
+    held, others = find_held_out(load_predictor(tmp_path / "new"))
+    assert sorted(held.ids) == ["new.csv:3", "old.csv:3"]
+    assert sorted(others.ids) == ["new.csv:2", "old.csv:2"]
 
 
 def test_an_answer_leans_on_its_prompt(tmp_path):

@@ -78,20 +78,21 @@ class Explainer:
         """
         raise NotImplementedError
 
-    def mistakes(self, given: str, limit: int, **options: Any) -> tuple[Any, dict[str, Prediction]]:
+    def mistakes(self, limit: int) -> tuple[Any, dict[str, Prediction]]:
         """Returns the worst mistakes of the run as examples, and what was said of them.
 
         Args:
-            given: The data that the run was trained on.
             limit: Most mistakes.
-            **options: As for the recipe's loading function.
+
+        Raises:
+            UserError: The data that the run was trained on is gone.
         """
         table = self.predictor.run / "predictions.csv"
         rows = read_predictions(table) if table.is_file() else []
         wrong = [row for row in rows if not row.correct][:limit]
         if not wrong:
             return None, {}
-        source, _ = self.predictor.labelled(given, split="all", **options)
+        source = self.predictor.trained_on()
         places = {name: place for place, name in enumerate(source.ids)}
         found = {row.id: row for row in wrong if row.id in places}
         if not found:

@@ -1,6 +1,5 @@
 """The pages that explain a run: one for each input, and one for its worst mistakes."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def explain_run(
             pages.append(_write(path, one.id, [one], explainer))
     if worst:
         try:
-            examples, known = explainer.mistakes(**_data_of(run, explainer), limit=worst)
+            examples, known = explainer.mistakes(worst)
         except UserError as error:
             notes.append(
                 f"The worst mistakes were left out, as the data is not there: {error.came}"
@@ -78,14 +77,6 @@ def explain_run(
         elif not notes:
             notes.append("There are no mistakes in predictions.csv to explain.")
     return Explained(pages, notes, bad)
-
-
-def _data_of(run: Path, explainer: Explainer) -> dict[str, Any]:
-    """Returns what the run was trained on, as `Explainer.mistakes` takes it."""
-    settings = json.loads((run / "config.json").read_text(encoding="utf-8")).get("settings") or {}
-    names = explainer.predictor.options
-    options = {name: settings[name] for name in names if settings.get(name)}
-    return {"given": settings.get("data", ""), **options}
 
 
 def _write(

@@ -1,6 +1,5 @@
 """The held-out examples of a run, found again where its data lies."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from tfsft.data.sources import ArrayStorage, FileStorage, ImageSource
 from tfsft.errors import UserError
 from tfsft.evaluation.predictions import read_predictions
 from tfsft.export.predictor import Predictor, Progress
+from tfsft.untrusted import read_json
 
 MOST = 1000  # examples that are replayed
 CALIBRATION = 100  # others, that int8 is measured with
@@ -31,24 +31,20 @@ def find_held_out(
         UserError: The data is gone, or none of these examples is in it.
     """
     run, training = predictor.run, None
-    settings = json.loads((run / "config.json").read_text(encoding="utf-8")).get("settings") or {}
-    options = {name: settings[name] for name in predictor.options if settings.get(name)}
     if given is not None:
+        settings = read_json(run / "config.json").get("settings") or {}
+        options = {name: settings[name] for name in predictor.options if settings.get(name)}
         source, _ = predictor.labelled(given, progress=progress, **options)
         return _some(source, np.arange(len(source)), MOST), training
-    if not settings.get("data"):
-        raise _gone(run, "config.json does not say what it was trained on.")
     try:
-        everything, _ = predictor.labelled(
-            settings["data"], split="all", progress=progress, **options
-        )
+        everything = predictor.trained_on(progress=progress)
     except UserError as error:
         raise _gone(run, error.came) from error
     table = run / "predictions.csv"
     known = {row.id for row in read_predictions(table)} if table.is_file() else set()
     held = np.array([name in known for name in everything.ids], bool)
     if not held.any():
-        raise _gone(run, f"No example of predictions.csv is in {settings['data']}.")
+        raise _gone(run, "No example of predictions.csv is in the data it was trained on.")
     rest = np.flatnonzero(~held)
     if len(rest):
         training = _some(everything, rest, CALIBRATION)

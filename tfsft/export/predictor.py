@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from tfsft import data, models
-from tfsft.errors import UsageError
+from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.finished_run import read_task
 from tfsft.evaluation.predictions import Prediction
+from tfsft.untrusted import read_json
 
 Progress = Callable[[int, int], None] | None
 
@@ -106,6 +107,32 @@ class Predictor:
                 "Choose one of these with --split, or --split all.",
             )
         return sources[split], found.bad
+
+    def trained_on(self, **options: Any) -> Any:
+        """Reads again what the run was trained and measured on: all labelled examples, and behind
+        them those of the runs that it goes on from.
+
+        Args:
+            **options: As for the recipe's loading function, besides those of the run.
+
+        Raises:
+            UserError: The data is gone.
+        """
+        sources, run = [], self.run
+        while (run / "config.json").is_file():
+            config = read_json(run / "config.json")
+            settings = config.get("settings") or {}
+            if not settings.get("data"):
+                raise UserError(
+                    f"{run / 'config.json'} does not say what it was trained on.",
+                    "The setting `data` of a recipe.",
+                )
+            own = {name: settings[name] for name in self.options if settings.get(name)}
+            sources.append(self.labelled(settings["data"], split="all", **own, **options)[0])
+            if "from" not in config:
+                break
+            run = Path(config["from"]["run"])
+        return sources[0] if len(sources) == 1 else type(sources[0]).joined(sources)
 
     def load_model(self) -> keras.Model:
         """Loads model.keras, for inference."""
