@@ -199,7 +199,8 @@ class EarlierRun:
                 f"The data that {self.run} was trained on has changed: {settings.data}",
                 "The same examples; some of them are mixed in, and what is forgotten is measured "
                 "by them.",
-                "Bring back the data as it was, or train a new model without --from.",
+                "Bring back the data as it was (a server adds lines to its file of feedback), or "
+                "train a new model without --from.",
             )
         return found
 
