@@ -9,7 +9,9 @@ from tfsft.export.attribution import GAP, Slopes, grad_cam, integrated_gradients
 
 
 def integrate(score, *ends, **options):
-    return integrated_gradients(Slopes(score, [2]), *map(np.array, ends), **options)
+    """Two places with a number each."""
+    slopes = Slopes(lambda x: score(x[..., 0]), [2, 1])
+    return integrated_gradients(slopes, *(np.array(end)[:, None] for end in ends), **options)
 
 
 def test_a_product_is_shared_by_its_factors():
@@ -37,10 +39,10 @@ def test_a_steep_output_is_resolved(steepness):
     gain = expit(steepness * 0.13) - expit(-steepness * 0.77)
     np.testing.assert_allclose(found.values, [gain * 2 / 3, gain / 3], rtol=GAP)
     assert found.places < 300
-    few = integrate(score, np.array([0.6, 0.3]), np.zeros(2), most=21)
-    assert few.places == 21
+    few = integrate(score, np.array([0.6, 0.3]), np.zeros(2), most=9)
+    assert few.places == 9
     late = integrate(score, np.array([0.6, 0.3]), np.zeros(2), until=0.0)
-    assert late.places == 21
+    assert late.places == 9
     if steepness > 1000:
         assert few.gap > GAP  # and says so
 
@@ -58,13 +60,13 @@ def test_slopes_are_compiled_once_for_inputs_of_all_sizes():
 
     def score(x, power):
         traces.append(x.shape)
-        return tf.reduce_sum(x ** tf.cast(power, tf.float32), axis=1)
+        return tf.reduce_sum(x ** tf.cast(power, tf.float32), axis=[1, 2])
 
-    slopes = Slopes(score, [None], tf.TensorSpec([], tf.int32))
+    slopes = Slopes(score, [None, 1], tf.TensorSpec([], tf.int32))
     for size, power in ((2, 2), (3, 2), (5, 3)):
-        point = np.arange(1.0, size + 1)
-        found = integrated_gradients(slopes, point, np.zeros(size), tf.constant(power))
-        np.testing.assert_allclose(found.values, point**power, rtol=1e-5)
+        point = np.arange(1.0, size + 1)[:, None]
+        found = integrated_gradients(slopes, point, np.zeros_like(point), tf.constant(power))
+        np.testing.assert_allclose(found.values, point[:, 0] ** power, rtol=1e-5)
     assert len(traces) == 1
 
 

@@ -62,7 +62,7 @@ def test_a_model_that_looks_at_one_region_is_explained_by_it(tmp_path, noisy_pic
     (reason,) = found.reasons
     assert reason.gap < GAP
     values = seen[0].values
-    assert values.shape == (SIZE, SIZE, 3)
+    assert values.shape == (SIZE, SIZE)
     np.testing.assert_allclose(values.sum(), reason.output - reason.baseline, rtol=GAP)
     inside = abs(values[REGION]).sum() / abs(values).sum()
     assert inside == pytest.approx(1, abs=1e-6)

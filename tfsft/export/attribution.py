@@ -17,17 +17,18 @@ MOST = 1200  # places on the path
 INTERVALS = 4
 AT_ONCE = 4  # parts that are halved together
 SHORTEST = 1e-5  # part of the way
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
+RULE = (1 / 6, 4 / 6, 1 / 6)  # Simpson's: weights of places at equal distances, over a part
 
 Score = Callable[..., tf.Tensor]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What each number of an input adds to an output.
+    """What each place of an input adds to an output.
 
     Args:
-        values: Like the input; they sum to `output - baseline` but for `gap`.
+        values: Like the input without its last axis, over whose numbers they are summed up; their
+            sum is `output - baseline` but for `gap`.
         output: For the input.
         baseline: For what it is compared with.
         places: How often the gradient was computed.
@@ -47,7 +48,7 @@ class Attribution:
 
 
 class Slopes:
-    """An output and its gradient on the way between two inputs; compiled once for all of them.
+    """An output and its slopes on the way between two inputs; compiled once for all of them.
 
     Args:
         score: From inputs `[k, ...]` and the tensors `given` to outputs `[k]`.
@@ -66,7 +67,8 @@ class Slopes:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)
                 y = score(x, *others)
-            return tf.cast(y, tf.float32), tape.gradient(y, x)
+            slopes = tape.gradient(y, x) * (point - start)
+            return tf.cast(y, tf.float32), tf.reduce_sum(slopes, axis=-1)
 
         self._look = look
 
@@ -77,9 +79,11 @@ class Slopes:
     def __call__(
         self, start: tf.Tensor, point: tf.Tensor, shares: Sequence[float], *given: tf.Tensor
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns outputs `[k]` and gradients `[k, ...]` at shares of the way."""
-        outputs, gradients = self._look(start, point, tf.constant(shares, tf.float32), *given)
-        return outputs.numpy().astype(np.float64), gradients.numpy()
+        """Returns outputs `[k]` at shares of the way, and what they gain there by each place of the
+        input, `[k, ...]` without the last axis, for the whole way.
+        """
+        outputs, gains = self._look(start, point, tf.constant(shares, tf.float32), *given)
+        return outputs.numpy().astype(np.float64), gains.numpy()
 
 
 def integrated_gradients(
@@ -95,8 +99,9 @@ def integrated_gradients(
     """Integrates gradients along the straight way from `start` to `point` (Sundararajan 2017).
 
     The integral over each part of the way is known: it is what the output gains there. So the parts
-    where Gauss's rule of four places is furthest from it are halved, until their errors add up to
-    no more than `tolerance` of the whole difference, and to no more than `SPREAD` without signs.
+    where Simpson's rule is furthest from it are halved, until their errors add up to no more than
+    `tolerance` of the whole difference, and to no more than `SPREAD` without signs. All places that
+    were looked at go on to be used.
 
     Args:
         slopes: Of the output.
@@ -117,7 +122,7 @@ def integrated_gradients(
         parts.sort(key=lambda part: -abs(part.error))
         if time.monotonic() > until:
             break
-        room = (most - path.places) // (2 * len(_NODES) + 1)
+        room = (most - path.places) // (len(RULE) - 1)
         largest = abs(parts[0].error)
         worst = [p for p in parts[: min(AT_ONCE, room)] if abs(p.error) > largest / 4]
         if not worst or parts[0].end - parts[0].begin < SHORTEST:
@@ -126,8 +131,8 @@ def integrated_gradients(
         halves = [(p.begin, m) for p, m in zip(worst, middles, strict=True)]
         halves += [(m, p.end) for p, m in zip(worst, middles, strict=True)]
         parts = parts[len(worst) :] + path.parts(halves)
-    mean = sum(part.gradient.astype(np.float64) for part in parts)
-    return Attribution(path.way * mean, output, baseline, path.places)
+    values = sum(path.gain(part.begin, part.end) for part in parts)
+    return Attribution(values, output, baseline, path.places)
 
 
 def grad_cam(score: Score, features: tf.Tensor) -> np.ndarray | None:
@@ -164,18 +169,17 @@ def _too_wrong(errors: Sequence[float], tolerance: float) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """Part of a way: from where to where, its share of the mean gradient, and how wrong that is."""
+    """Part of a way: from where to where, and how wrong what is known of it is."""
 
     begin: float
     end: float
-    gradient: np.ndarray
     error: float
 
 
 class _Path:
     """The straight way between two inputs, see `integrated_gradients`.
 
-    `outputs` are known at the ends of its parts, `places` how often it was looked at.
+    `outputs` are known where it was looked at, by the share of the way.
     """
 
     def __init__(
@@ -186,34 +190,42 @@ class _Path:
         given: Sequence[tf.Tensor],
         batch: int,
     ):
-        self.way = np.asarray(point, np.float64) - start
         self.batch = batch
         self.outputs: dict[float, float] = {}
-        self.places = 0
+        self._gains: dict[float, np.ndarray] = {}
         ends = (tf.constant(x, tf.float32) for x in (start, point))
         self._slopes, self._ends, self._given = slopes, tuple(ends), given
 
-    def look(self, shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns outputs and gradients at these shares of the way."""
-        self.places += len(shares)
-        found = [
-            self._slopes(*self._ends, shares[i : i + self.batch], *self._given)
-            for i in range(0, len(shares), self.batch)
-        ]
-        values, gradients = (np.concatenate(column) for column in zip(*found, strict=True))
-        return values, gradients
+    @property
+    def places(self) -> int:
+        """How often it was looked at."""
+        return len(self.outputs)
 
     def parts(self, spans: Sequence[tuple[float, float]]) -> list[_Part]:
         """Returns the parts between these ends."""
-        new = [x for x in dict.fromkeys(itertools.chain(*spans)) if x not in self.outputs]
-        nodes = [a + (b - a) * (x + 1) / 2 for a, b in spans for x in _NODES]
-        values, gradients = self.look(new + nodes)
-        self.outputs.update(zip(new, values[: len(new)].tolist(), strict=True))
-        inside = gradients[len(new) :].reshape(len(spans), len(_NODES), *self.way.shape)
-        made = []
-        for (a, b), mine in zip(spans, inside, strict=True):
-            gradient = np.tensordot(_WEIGHTS / 2 * (b - a), mine, 1)
-            gain = float((gradient * self.way).sum())
-            error = gain - (self.outputs[b] - self.outputs[a])
-            made.append(_Part(a, b, gradient, error))
-        return made
+        wanted = dict.fromkeys(x for span in spans for x in _between(*span))
+        self._look([x for x in wanted if x not in self.outputs])
+        return [_Part(a, b, self._error(a, b)) for a, b in spans]
+
+    def gain(self, begin: float, end: float) -> np.ndarray:
+        """Returns what the output gains in a part by each place of the input."""
+        gains = (self._gains[x].astype(np.float64) for x in _between(begin, end))
+        mean = sum(weight * gain for weight, gain in zip(RULE, gains, strict=True))
+        return (end - begin) * mean
+
+    def _error(self, begin: float, end: float) -> float:
+        gained = self.outputs[end] - self.outputs[begin]
+        return float(self.gain(begin, end).sum()) - gained
+
+    def _look(self, shares: Sequence[float]) -> None:
+        for i in range(0, len(shares), self.batch):
+            some = shares[i : i + self.batch]
+            outputs, gains = self._slopes(*self._ends, some, *self._given)
+            self.outputs.update(zip(some, outputs.tolist(), strict=True))
+            self._gains.update(zip(some, gains, strict=True))
+
+
+def _between(begin: float, end: float) -> list[float]:
+    """Returns the places of `RULE` in a part."""
+    steps = len(RULE) - 1
+    return [begin + (end - begin) * i / steps for i in range(steps + 1)]

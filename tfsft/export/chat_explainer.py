@@ -30,7 +30,8 @@ class ChatExplainer(Explainer):
     def __init__(self, predictor: ChatPredictor):
         super().__init__(predictor)
         self.below, above = models.cut_at_tokens(predictor.model)
-        self.slopes = output_slopes(above, self.score, 0, 1)
+        states, self.head = models.cut_at_states(above)
+        self.slopes = output_slopes(states, self.score, 0, 1)
         tokenizer = predictor.tokenizer
         self.control = list(tokenizer.control.values())
         blank, _ = tokenizer.encode([" "])
@@ -76,10 +77,9 @@ class ChatExplainer(Explainer):
                 notes=() if len(ids) else ("It answers nothing.",),
             )
 
-    @staticmethod
-    def score(logits: tf.Tensor, first: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
+    def score(self, states: tf.Tensor, first: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
         """Returns the log-probability of an answer whose tokens come after the place `first`."""
-        said = tf.cast(logits[:, first:], tf.float32)
+        said = tf.cast(self.head(states[:, first:], training=False), tf.float32)
         labels = tf.repeat(answer[None], tf.shape(said)[0], axis=0)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, said)
         return -tf.reduce_sum(losses, axis=1)
@@ -113,7 +113,7 @@ class ChatExplainer(Explainer):
             most=self.most,
             until=self.until,
         )
-        weights = found.values.sum(axis=-1)[: len(prompt)].tolist()
+        weights = found.values[: len(prompt)].tolist()
         # A line break has a share, too, and must be seen.
         words = [w.replace("\n", "↵\n") for w in self.predictor.tokenizer.pieces(prompt.tolist())]
         pieces = tuple(zip(words, weights, strict=True))

@@ -16,6 +16,7 @@ from tfsft.evaluation.explanations import Explanation, Reason
 from tfsft.evaluation.predictions import Prediction, predictions, read_predictions
 from tfsft.export.attribution import MOST, Attribution, Score, Slopes
 from tfsft.export.predictor import Predictor, load_predictor
+from tfsft.training.lean import lean_layers
 
 MOST_INPUTS = 100
 LONGEST_TEXT = 20_000  # characters
@@ -163,7 +164,9 @@ def output_slopes(above: keras.Model, score: Score, *ranks: int) -> Slopes:
         count = tf.shape(x)[0]
         others = [tf.repeat(other, count, axis=0) for other in given[: len(rest)]]
         inputs = [tf.cast(x, first.dtype), *others]
-        return score(above(inputs if rest else inputs[0], training=False), *given[len(rest) :])
+        with lean_layers(above):
+            outputs = above(inputs if rest else inputs[0], training=False)
+        return score(outputs, *given[len(rest) :])
 
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in rest]
     specs += [tf.TensorSpec([None] * rank, tf.int32) for rank in ranks]

@@ -97,7 +97,7 @@ class ImageExplainer(Explainer):
         )
         shown = [
             ("what the model sees", _png(_enlarged(picture[0]))),
-            ("integrated gradients", draw_signed(picture[0], found.values.sum(axis=-1))),
+            ("integrated gradients", draw_signed(picture[0], found.values)),
         ]
         heat = self._heat(features, place)
         if heat is not None:

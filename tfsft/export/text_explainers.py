@@ -146,7 +146,7 @@ class TokenExplainer(Explainer):
             most=self.most,
             until=self.until,
         )
-        return found, found.values.sum(axis=-1)
+        return found, found.values
 
 
 class TextExplainer(TokenExplainer):

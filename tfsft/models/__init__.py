@@ -16,6 +16,7 @@ from tfsft.models.seq2seq_lms import Seq2SeqLM, load_seq2seq_lm
 from tfsft.models.splitting import (
     cut_at_features,
     cut_at_pixels,
+    cut_at_states,
     cut_at_tokens,
     from_resized,
     split_frozen,
@@ -43,6 +44,7 @@ __all__ = [
     "count_parameters",
     "cut_at_features",
     "cut_at_pixels",
+    "cut_at_states",
     "cut_at_tokens",
     "from_resized",
     "load_adapter",

@@ -93,6 +93,29 @@ def cut_at_tokens(model: keras.Model, name: str = "token_ids") -> tuple[keras.Mo
     raise ValueError(f"{name} is not embedded by a layer of its own")
 
 
+def cut_at_states(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Cuts a language model behind the last states of its tokens, which logits are made of.
+
+    Args:
+        model: From embeddings `[n, tokens, width]` and what else they cross with, as
+            `cut_at_tokens` returns it.
+
+    Returns:
+        `below`, to the states `[n, tokens, width]`, and `above`, from these, each for itself, to
+        the logits. Where there are no such states, `below` is the model and `above` does nothing.
+    """
+    calls = _Calls(model)
+    width = model.inputs[0].shape[-1]
+    for node in reversed(calls.nodes):
+        for key in calls.outputs(node):
+            shape = calls.tensor[key].shape
+            if len(shape) == 3 and shape[-1] == width:
+                parts = calls.makers(key)
+                if calls.crossing(*parts) == [key]:
+                    return _parts(calls, *parts, [key])
+    return model, keras.Model(model.output, model.output)
+
+
 def cut_at_features(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Cuts a model of pictures behind the last of its features that still have a place.
 
