@@ -47,6 +47,19 @@ def test_a_steep_output_is_resolved(steepness):
         assert few.gap > GAP  # and says so
 
 
+def test_rounding_is_not_looked_at_for_ever():
+    """Outputs that are 3% off, as in half precision, which no halving mends: 5% will do."""
+
+    def score(x):
+        wrong = 0.03 * tf.round(x[:, 0]) + 0.01 * tf.sin(1e5 * x[:, 0])
+        return x[:, 0] + x[:, 1] + tf.stop_gradient(wrong)
+
+    found = integrate(score, np.array([0.6, 0.4]), np.zeros(2))
+    assert 0.02 < found.gap < GAP
+    assert 48 <= found.places < 60
+    np.testing.assert_allclose(found.values, [0.6, 0.4], rtol=1e-5)
+
+
 def test_parts_may_speak_against_each_other():
     """Up and down again: the sum is small, the parts are not."""
     found = integrate(

@@ -12,6 +12,7 @@ import tensorflow as tf
 GAP = 0.05  # of the difference of outputs, that the parts may be away from it
 TOLERANCE = 0.02  # what is aimed at
 SPREAD = 0.2  # that the errors of the parts may come to before they cancel each other
+ENOUGH = 48  # places after which `GAP` will do: in half precision more of them may not help
 SMALLEST = 1e-3  # a smaller difference of outputs counts as this much
 MOST = 1200  # places on the path
 INTERVALS = 4
@@ -74,7 +75,9 @@ class Slopes:
 
     def compile(self) -> None:
         """Does now what the first call would have to do."""
-        self._look.get_concrete_function()
+        specs = self._look.input_signature
+        # TensorFlow traces when it is asked to, and optimises when the graph is first run.
+        self._look(*(tf.zeros([2 if n is None else n for n in x.shape], x.dtype) for x in specs))
 
     def __call__(
         self, start: tf.Tensor, point: tf.Tensor, shares: Sequence[float], *given: tf.Tensor
@@ -100,8 +103,8 @@ def integrated_gradients(
 
     The integral over each part of the way is known: it is what the output gains there. So the parts
     where Simpson's rule is furthest from it are halved, until their errors add up to no more than
-    `tolerance` of the whole difference, and to no more than `SPREAD` without signs. All places that
-    were looked at go on to be used.
+    `tolerance` of the whole difference, and to no more than `SPREAD` without signs; or, after
+    `ENOUGH` places, to `GAP`. All places that were looked at go on to be used.
 
     Args:
         slopes: Of the output.
@@ -118,7 +121,7 @@ def integrated_gradients(
     parts = path.parts(list(itertools.pairwise(ends)))
     output, baseline = path.outputs[1.0], path.outputs[0.0]
     whole = max(abs(output - baseline), SMALLEST)
-    while _too_wrong([part.error / whole for part in parts], tolerance):
+    while _too_wrong([part.error / whole for part in parts], tolerance, path.places):
         parts.sort(key=lambda part: -abs(part.error))
         if time.monotonic() > until:
             break
@@ -163,7 +166,9 @@ def grad_cam(score: Score, features: tf.Tensor) -> np.ndarray | None:
     return heat / heat.max() if heat.max() > 0 else None
 
 
-def _too_wrong(errors: Sequence[float], tolerance: float) -> bool:
+def _too_wrong(errors: Sequence[float], tolerance: float, places: int) -> bool:
+    if places >= ENOUGH:
+        return abs(sum(errors)) > max(tolerance, GAP)
     return abs(sum(errors)) > tolerance or sum(map(abs, errors)) > SPREAD
 
 

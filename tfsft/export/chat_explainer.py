@@ -15,7 +15,7 @@ from tfsft.export.chat_predictor import ChatPredictor
 from tfsft.export.explainer import Explainer, check_count, output_slopes, reason
 from tfsft.training.answering import last_turn
 
-BATCH = 4
+TOKENS = 1024  # of conversations that go through the model at once
 
 
 class ChatExplainer(Explainer):
@@ -109,7 +109,7 @@ class ChatExplainer(Explainer):
             *rest,
             tf.constant(first),
             tf.constant(answer, tf.int32),
-            batch=BATCH,
+            batch=max(1, TOKENS // row.size),
             most=self.most,
             until=self.until,
         )

@@ -168,7 +168,7 @@ def output_slopes(above: keras.Model, score: Score, *ranks: int) -> Slopes:
             outputs = above(inputs if rest else inputs[0], training=False)
         return score(outputs, *given[len(rest) :])
 
-    specs = [tf.TensorSpec(x.shape, x.dtype) for x in rest]
+    specs = [tf.TensorSpec([1, *x.shape[1:]], x.dtype) for x in rest]
     specs += [tf.TensorSpec([None] * rank, tf.int32) for rank in ranks]
     return Slopes(from_crossing, first.shape[1:], *specs)
 
