@@ -190,3 +190,17 @@ def test_a_batch_in_parts_gives_the_same_update_whatever_its_lengths(accumulate)
     np.testing.assert_allclose(logs["loss"], logs_of_parts["loss"], rtol=1e-5)
     first = tiny(tie_word_embeddings=True).weights
     assert max(np.abs(a - b).max() for a, b in zip(whole, first, strict=True)) > 0.01
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma"])
+def test_logits_are_made_of_states_one_by_one(family):
+    from tfsft.models import cut_at_states, cut_at_tokens
+
+    model = tiny(family)
+    given, _ = batch()
+    below, above = cut_at_tokens(model)
+    states, head = cut_at_states(above)
+    found = states(below(given))
+    assert found.shape == (3, 7, 16)
+    expected = np.asarray(model(given))
+    np.testing.assert_allclose(head(found[:, 4:]), expected[:, 4:], atol=1e-5)

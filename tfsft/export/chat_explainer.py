@@ -96,17 +96,18 @@ class ChatExplainer(Explainer):
         inside = ~np.isin(prompt, self.control)
         blank[0, : len(prompt)][inside] = self.blank
         names = {tensor.name for tensor in self.predictor.model.inputs}
-        given = {"token_ids": row, "padding_mask": np.ones_like(row)}
+        both = np.concatenate([row, blank])
+        given = {"token_ids": both, "padding_mask": np.ones_like(both)}
         given = {name: value for name, value in given.items() if name in names}
-        point, *rest = tf.nest.flatten(self.below(given))
-        start, *_ = tf.nest.flatten(self.below(given | {"token_ids": blank}))
+        embedded, *rest = tf.nest.flatten(self.below(given))
+        point, start = tf.cast(embedded, tf.float32).numpy()
         first = len(prompt) - 1  # what says the first token of the answer
 
         found = integrated_gradients(
             self.slopes,
-            tf.cast(point[0], tf.float32).numpy(),
-            tf.cast(start[0], tf.float32).numpy(),
-            *rest,
+            point,
+            start,
+            *(x[:1] for x in rest),
             tf.constant(first),
             tf.constant(answer, tf.int32),
             batch=max(1, TOKENS // row.size),

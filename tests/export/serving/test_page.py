@@ -71,6 +71,12 @@ def press(page, *keys):
         page.keyboard.press(key)
 
 
+def in_sight(page, selector):
+    """Tells whether the whole of something can be seen without scrolling."""
+    box = page.locator(selector).first.bounding_box()
+    return box["y"] >= 0 and box["y"] + box["height"] <= page.viewport_size["height"]
+
+
 def test_a_text_by_keyboard_alone(page, opened):
     row = opened("texts")
     page.keyboard.type(EVIL)  # the field has the focus from the start
@@ -237,8 +243,11 @@ def test_a_conversation(page, opened, serving):
     press(page, "Enter")
     page.wait_for_selector(".said.assistant >> nth=1")
     page.locator(".said.assistant .feedback").nth(1).wait_for()
+    assert in_sight(page, "#input-chat")
     last = page.locator(".said.assistant").nth(1)
     last.get_by_text("Not right").click()
+    assert in_sight(page, ".said.assistant:last-child form textarea")
+    assert in_sight(page, ".said.assistant:last-child form button")
     last.locator("textarea").fill("A better one.")
     last.get_by_text("Save").click()
     page.wait_for_selector(".thanks")

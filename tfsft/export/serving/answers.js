@@ -156,7 +156,9 @@ function feedbackView(answer, asked, send) {
   wrong.addEventListener("click", () => {
     form.hidden = !form.hidden;
     wrong.ariaExpanded = String(!form.hidden);
-    if (!form.hidden) form.querySelector("input, select, textarea").focus();
+    if (form.hidden) return;
+    form.querySelector("input, select, textarea").focus();
+    form.scrollIntoView({ block: "nearest" });  // with its buttons
   });
   unknown.addEventListener("click", () => keep(unknown, () => ({ ...asIs, wrong: true })));
   form.addEventListener("submit", (event) => { event.preventDefault(); keep(save, read); });

@@ -206,7 +206,6 @@ function startChat() {
       }
     } finally {
       idle();
-      area.focus();
       words.removeAttribute("aria-busy");
       if (answering) {
         judged(bubble, asked, answer);
@@ -215,6 +214,8 @@ function startChat() {
         bubble.remove();
         area.value = text;
       }
+      area.focus();
+      byId("ask").scrollIntoView({ block: "nearest" });  // what came above has pushed it down
     }
   });
 }
