@@ -1,8 +1,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfsft.models import load_image_backbone, split_frozen, unfreeze
+from tfsft.models import cut_at_pixels, load_image_backbone, split_frozen, unfreeze
 
 
 def resized(pictures):
@@ -122,3 +123,15 @@ def test_mixed_precision_splits_to_the_same_numbers(classifier, pictures, mixed_
     features = trunk(resized(pictures))
     assert features.dtype == "bfloat16"
     np.testing.assert_array_equal(top(features), model(pictures))
+
+
+def test_pictures_have_a_gradient_behind_the_turning_of_their_channels(load, classifier, pictures):
+    model = classifier(load("resnet50:random"))
+    below, above = cut_at_pixels(model)
+    x = tf.cast(below(resized(pictures)), "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = above(x, training=False)
+        first = y[:, 0]
+    np.testing.assert_allclose(y, model(pictures), atol=1e-6)
+    assert np.abs(tape.gradient(first, x)).max() > 0

@@ -159,6 +159,7 @@ def output_slopes(above: keras.Model, score: Score, *ranks: int) -> Slopes:
         Takes the first tensor that crosses `[...]`, the others `[1, ...]`, then those of `score`.
     """
     first, *rest = above.inputs
+    above.trainable = False  # normalisations stay as they are, and go into the convolutions before
 
     def from_crossing(x: tf.Tensor, *given: tf.Tensor) -> tf.Tensor:
         count = tf.shape(x)[0]

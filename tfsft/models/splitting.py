@@ -273,8 +273,10 @@ class _Calls:
             known = {}
             for x in node.input_tensors:
                 value = tensors[self._key[id(x)]]
-                # An inner model converts what it is called with to the type of its input.
-                known[id(x)] = value if value.dtype == x.dtype else keras.ops.cast(value, x.dtype)
+                # An inner model converts what it is called with to the type of its input; what it
+                # returns is a float, even where Keras calls it an integer as its input was.
+                kept = value.dtype == x.dtype or ("float" in value.dtype and "int" in x.dtype)
+                known[id(x)] = value if kept else keras.ops.cast(value, x.dtype)
             args, kwargs = node.arguments.fill_in(known)
             outputs = keras.tree.flatten(node.operation(*args, **kwargs))
             tensors |= dict(zip(self.outputs(node), outputs, strict=True))
