@@ -80,16 +80,16 @@ def test_training_the_top_trains_the_model(load, classifier, pictures):
 @pytest.mark.parametrize(
     "changes",
     [
-        keras.layers.Dropout(0.5),
-        keras.layers.GaussianNoise(1.0),
-        keras.layers.BatchNormalization(center=False, scale=False),
-        keras.layers.Dense(4),
+        keras.layers.Dropout(0.5, name="changes"),
+        keras.layers.GaussianNoise(1.0, name="changes"),
+        keras.layers.BatchNormalization(center=False, scale=False, name="changes"),
+        keras.layers.Dense(4, name="changes"),
     ],
 )
 def test_what_changes_in_training_stays_out_of_the_trunk(changes):
     x = inputs = keras.Input((4,))
     before = keras.layers.Dense(4, trainable=False)
-    does_nothing = keras.layers.Dropout(0.0)
+    does_nothing = keras.layers.Dropout(0.0, name="does_nothing")
     too_late = keras.layers.Dense(4, trainable=False)
     for layer in (before, does_nothing, changes, too_late):
         x = layer(x)

@@ -181,6 +181,16 @@ def test_without_the_option_nothing_is_taken(serving):
         ("questions", {"question": "q", "context": "cb", "answer": "c", "start": 1}, "a piece of"),
         ("questions", {"question": "q", "context": "c"}, "lacks 'answers'"),
         (None, {"messages": [{"role": "user", "content": "a"}]}, "end with the answer"),
+        (
+            None,
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "assistant", "content": " "},
+                ]
+            },
+            "empty answer",
+        ),
     ],
 )
 def test_what_is_no_row(task, request_, message):

@@ -236,6 +236,8 @@ def _conversation(request: FeedbackRequest) -> list[dict[str, str]] | None:
     messages = request.messages or []
     if len(messages) < 2 or messages[-1].role != "assistant":
         raise Problem("'messages' end with the answer of the assistant.")
+    if not messages[-1].content.strip() and not request.wrong:
+        raise Problem("Nothing can be learned from an empty answer: write a better one.")
     return [{"role": m.role, "content": masked(m.content).text} for m in messages]
 
 
