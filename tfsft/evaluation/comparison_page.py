@@ -14,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
 from tfsft.evaluation.comparison import Comparison, Estimate, Verdict
-from tfsft.evaluation.pages import render
-from tfsft.evaluation.report import NOUNS, explained, figure_text, svg
-from tfsft.evaluation.wording import duration, percent, plain
+from tfsft.evaluation.figures import explained, figure_text
+from tfsft.evaluation.pages import render, svg
+from tfsft.evaluation.wording import NOUNS, duration, percent, plain
 
 FORMAT = 1
 # Okabe and Ito's palette, told apart with any colour vision.

@@ -43,3 +43,10 @@ def cell(text: str) -> str:
     """Returns a text on one line that means itself in Markdown, in a table too."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", line)
+
+
+def svg(figure: Any, label: str) -> Any:
+    """Returns a figure as a page takes it, with what is read out for those who cannot see it."""
+    from markupsafe import Markup
+
+    return Markup(plots.to_svg(figure, label))

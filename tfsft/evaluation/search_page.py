@@ -11,8 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from tfsft.evaluation import plots
 from tfsft.evaluation.atomic_write import atomic_write
 from tfsft.evaluation.metrics import falls
-from tfsft.evaluation.pages import render
-from tfsft.evaluation.report import svg
+from tfsft.evaluation.pages import render, svg
 from tfsft.evaluation.wording import number, plain
 
 IN_A_ROW = 3  # panels

@@ -1,7 +1,16 @@
-"""Numbers, times and settings as a person writes them."""
+"""Examples, numbers, times and settings as a person writes them."""
 
 from collections.abc import Mapping
 from typing import Any
+
+# What one example is called.
+NOUNS = {
+    "image": ("picture", "pictures"),
+    "text": ("text", "texts"),
+    "token": ("text", "texts"),
+    "question": ("question", "questions"),
+    "chat": ("conversation", "conversations"),
+}
 
 
 def percent(share: float) -> str:

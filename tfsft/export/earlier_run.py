@@ -12,8 +12,8 @@ import keras
 from tfsft import data
 from tfsft.errors import Forgotten, UsageError, UserError
 from tfsft.evaluation.atomic_write import atomic_write
+from tfsft.evaluation.figures import SMALLER_IS_BETTER, TILES, explained, figure_text
 from tfsft.evaluation.finished_run import REFUSED, read_task
-from tfsft.evaluation.report import SMALLER_IS_BETTER, TILES, explained, figure_text
 from tfsft.export.predictor import load_predictor
 from tfsft.training.changes import changed_values
 from tfsft.untrusted import check_archive, read_json
