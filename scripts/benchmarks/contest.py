@@ -188,14 +188,15 @@ def text(folder: Path, args: argparse.Namespace) -> Work:
     shared = ["--folder", str(folder), "--seeds", "0", "--epochs", "3"]
     options = [*shared, "--rows", str(args.rows)]
 
-    def by(name: str, step: str, precision: str, ours: bool = False) -> Contestant:
-        return Contestant(name, script, [step, *options, "--precision", precision], ours)
+    def by(name: str, step: str, precision: str, *more: str, ours: bool = False) -> Contestant:
+        return Contestant(name, script, [step, *options, "--precision", precision, *more], ours)
 
     return Work(
         f"MiniLM on {args.rows:,} sentences of movie reviews, 3 epochs, whole command.",
         [
-            by("tfsft", "ours", "auto", True),
-            by("tfsft, float32", "ours", "float32", True),
+            by("tfsft", "ours", "auto", ours=True),
+            by("tfsft --no-suspects", "ours", "auto", "--no-suspects", ours=True),
+            by("tfsft, float32", "ours", "float32", ours=True),
             by("Hugging Face Trainer, float32", "baseline", "float32"),
             by("Hugging Face Trainer, bf16", "baseline", "mixed_bfloat16"),
             Contestant("Keras and KerasHub", script, ["keras", *options], ours=True),
@@ -224,6 +225,7 @@ def _images(folder: Path, what: str, pictures: int, epochs: int, threads: int) -
 
     contestants = [
         by("tfsft", "ours", ours=True),
+        by("tfsft --no-suspects", "ours", "--no-suspects", ours=True),
         by("tfsft, float32", "ours", "--precision", "float32", ours=True),
         by("Keras, the guides' script", "keras", ours=True),
         by("torch, float32", "torch"),

@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--precision", default=None, help="mixed_bfloat16 or float32")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-suspects", action="store_true", help="ours: no suspicious.csv")
     args = parser.parse_args()
     steps = {"prepare": prepare, "ours": ours, "keras": with_keras}
     figures = steps.get(args.step, with_torch)(args)
@@ -68,6 +69,7 @@ def ours(args: argparse.Namespace) -> dict:
         command += ["--data", args.folder, "--epochs", args.epochs, "--image-size", SIZE]
         command += ["--batch-size", BATCH, "--patience", 0, "--run-dir", run]
         command += ["--precision", args.precision or "auto"]
+        command += ["--no-suspects"] * args.no_suspects
         if args.what == "head":
             command += ["--unfreeze", "none", "--learning-rate", "1e-3"]
         else:

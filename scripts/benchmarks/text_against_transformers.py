@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=128, help="tokens")
     parser.add_argument("--rows", type=int, default=8056, help="prepare: training rows")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--no-suspects", action="store_true", help="ours: no suspicious.csv")
     args = parser.parse_args()
     if args.step == "prepare":
         prepare(args.folder, args.rows)
@@ -141,6 +142,7 @@ def train_ours(args: argparse.Namespace, seed: int) -> dict:
         command += ["--learning-rate", args.learning_rate, "--batch-size", args.batch_size]
         command += ["--max-length", args.max_length, "--seed", seed, "--run-dir", run]
         command += ["--precision", args.precision]
+        command += ["--no-suspects"] * args.no_suspects
         subprocess.run([str(part) for part in command], check=True)
         metrics = json.loads((run / "metrics.json").read_text())
     scores = {f"{split}_accuracy": metrics[split]["accuracy"] for split in SPLITS[1:]}
