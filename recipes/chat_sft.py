@@ -219,6 +219,8 @@ def main(config: Config, run: training.Run) -> None:
     }
     tokens = data.token_facts(feeds, train, held_out)
     run.say(data.describe_tokens(tokens))
+    # Packed rows have several starts, and dropout differs from row to row.
+    shared = 0 if config.packing or config.dropout else data.shared_start(feeds.values())
 
     # Model
     with run.strategy.scope():
@@ -277,7 +279,7 @@ def main(config: Config, run: training.Run) -> None:
     # Training
     with run.strategy.scope():
         tuner = training.FineTuner(
-            models.with_token_loss(model),
+            models.with_token_loss(model, shared=shared),
             accumulate=config.accumulate,
             clip_norm=config.clip_norm or None,
         )

@@ -2,6 +2,9 @@
 `apply_chat_template` on the same templates.
 """
 
+import itertools
+import json
+
 import numpy as np
 import pytest
 from chat_families import CONTROL, TEMPLATE, byte_pairs
@@ -9,6 +12,7 @@ from chat_families import CONTROL, TEMPLATE, byte_pairs
 from tfsft.data import TEMPLATES, ChatEncoder, TextFeed, chat_feed, choose_template, read_chats
 from tfsft.data.chat_templates import ChatTemplate
 from tfsft.data.packing import pack
+from tfsft.data.text_feed import shared_start
 from tfsft.errors import UserError
 from tfsft.models.chat_tokenizer import from_hugging_face
 
@@ -30,8 +34,6 @@ MISTRAL = (
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    import json
-
     options = {"eos_token": CONTROL[2], "pad_token": CONTROL[2], "unk_token": CONTROL[0]}
     return from_hugging_face(json.loads(byte_pairs().to_str()), options, "tiny")
 
@@ -188,6 +190,52 @@ def test_packing_is_tight_and_never_too_full():
     assert sorted(packs.values.tolist()) == list(range(500))
     assert max(sums) <= 128
     assert len(packs) <= 1.02 * np.ceil(lengths.sum() / 128)
+
+
+def test_what_all_conversations_begin_with(tokenizer, tmp_path):
+    encoder = ChatEncoder(tokenizer, choose_template("chatml", None, tokenizer), 512)
+
+    def feed(name, system, questions):
+        rows = [
+            [
+                {"role": "system", "content": system},
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": "yes"},
+            ]
+            for question in questions
+        ]
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+        return TextFeed(read_chats(str(path)), encoder)
+
+    def ids(feed):
+        table = feed.table
+        return [
+            table.tokens["token_ids"][start : start + length].tolist()
+            for start, length in zip(table.offsets[:-1], table.lengths, strict=True)
+        ]
+
+    feeds = [
+        feed("a.jsonl", "You are kind.", ["apples", "and pears"]),
+        feed("b.jsonl", "You are kind.", ["apples and plums", "a"]),
+    ]
+
+    def common(rows):
+        alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+        return [column[0] for column in alike]
+
+    expected = common(ids(feeds[0]) + ids(feeds[1]))
+    assert len(expected) > 10
+    assert shared_start(feeds) == len(expected)
+    assert feeds[0].table.start().tolist() == common(ids(feeds[0]))
+    # Of the same conversation twice, a token is left to each.
+    same = feed("c.jsonl", "You are kind.", ["apples", "apples"])
+    assert shared_start([same]) == len(ids(same)[0]) - 1
+    # Others begin otherwise, but for what the template writes.
+    other = [*feeds, feed("d.jsonl", "Be brief.", ["apples", "and"])]
+    assert shared_start(other) == len(common([row for part in other for row in ids(part)]))
+    # A start that is too short to matter.
+    assert shared_start([feed("e.jsonl", "a", ["apples " * 50, "pears " * 50])]) == 0
 
 
 def test_a_lost_answer_stops_or_is_left_out(tokenizer, tmp_path):

@@ -25,7 +25,7 @@ from tfsft.data.seq2seq_feed import Seq2SeqFeed
 from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Splits
 from tfsft.data.tagged import load_tags
-from tfsft.data.text_feed import TextFeed, chat_feed, describe_tokens, token_facts
+from tfsft.data.text_feed import TextFeed, chat_feed, describe_tokens, shared_start, token_facts
 from tfsft.data.text_inspection import TextInspection, inspect, inspect_texts
 from tfsft.data.text_loading import load_texts
 from tfsft.data.text_source import TextSource
@@ -80,6 +80,7 @@ __all__ = [
     "read_questions",
     "read_text",
     "resize",
+    "shared_start",
     "split_words",
     "suggest_image_size",
     "thumbnails",

@@ -1,7 +1,7 @@
 """The batches of a text source: tokenised once, bucketed by length, padded on the way."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tfsft.errors import UserError
 
 HISTOGRAM_BINS = 40
 INFERENCE_TOKENS = 4096  # of a batch; what more brings, is not worth its memory
+SHARED_AT_LEAST = 0.1  # of the tokens; below that, moving them costs what it saves
 
 
 class TextFeed:
@@ -237,6 +238,22 @@ class TextPipeline(Pipeline):
         if self.weights is not None:
             weights = weights * self.weights[rows]
         return [*inputs, targets, counts * weights.reshape(-1, *[1] * (counts.ndim - 1))]
+
+
+def shared_start(feeds: Iterable[TextFeed]) -> int:
+    """Returns with how many tokens all rows begin alike, for `models.with_token_loss`.
+
+    It is 0 where they are too few to matter.
+    """
+    tables = [feed.table for feed in feeds]
+    starts = [table.start() for table in tables]
+    length = min(map(len, starts))
+    tokens = sum(int(table.lengths.sum(dtype=np.int64)) for table in tables)
+    if length * sum(map(len, tables)) < SHARED_AT_LEAST * tokens:
+        return 0
+    others = np.stack([start[:length] for start in starts])
+    differs = np.flatnonzero((others != others[0]).any(axis=0))
+    return int(differs[0]) if len(differs) else length
 
 
 def token_facts(

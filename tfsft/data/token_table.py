@@ -53,6 +53,15 @@ class TokenTable:
         found = np.minimum(self.offsets[rows][:, None] + places, len(column) - 1)
         return np.where(inside, column[found], column.dtype.type(padding))
 
+    def start(self) -> np.ndarray:
+        """Returns the tokens that all rows begin with; each row has at least one more."""
+        ids, begins = self.tokens["token_ids"], self.offsets[:-1]
+        first = np.asarray(ids[: int(self.lengths.min()) - 1])
+        for place, token in enumerate(first):
+            if (ids[begins + place] != token).any():
+                return first[:place]
+        return first
+
 
 def write_tokens(
     folder: Path, chunks: Iterable[tuple[Mapping[str, Ragged], Mapping[str, np.ndarray], dict]]

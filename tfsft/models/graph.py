@@ -1,5 +1,7 @@
-"""The one place that looks into the graph of a functional Keras model."""
+"""The one place that looks into the graph of a functional Keras model, and changes its layers."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,3 +17,18 @@ def nodes(model: keras.Model) -> list:
     by_depth = model._nodes_by_depth
     ordered = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
     return [node for node in ordered if not node.is_input]
+
+
+@contextlib.contextmanager
+def changed(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
+    """Gives a layer another attribute, past what Keras tracks; None gives its class's own."""
+    missing = object()
+    before = layer.__dict__.pop(name, missing)
+    if value is not None:
+        layer.__dict__[name] = value
+    try:
+        yield
+    finally:
+        layer.__dict__.pop(name, None)
+        if before is not missing:
+            layer.__dict__[name] = before

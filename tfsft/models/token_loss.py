@@ -9,11 +9,13 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from tfsft.models.shared_start import SharedStart, shares_start
+
 LOGITS = 1 << 24  # made at a time, 64 MiB in float32
 NO_TARGET = -1
 
 
-def with_token_loss(model: keras.Model, logits: int = LOGITS) -> keras.Model:
+def with_token_loss(model: keras.Model, logits: int = LOGITS, shared: int = 0) -> keras.Model:
     """Returns the network that trains a language model.
 
     It shares all layers and weights with the model, which goes on returning logits.
@@ -22,6 +24,8 @@ def with_token_loss(model: keras.Model, logits: int = LOGITS) -> keras.Model:
         model: KerasHub's: causal, from `token_ids` and `padding_mask` to logits; or of sequence to
             sequence, whose targets belong to the tokens of the decoder.
         logits: How many of them are made at a time, at most.
+        shared: With how many tokens all rows of a batch begin alike; they are computed once, where
+            the family allows it.
 
     Returns:
         A model with one more input, `targets` int32 `[batch, tokens]`: the token that should follow
@@ -35,6 +39,11 @@ def with_token_loss(model: keras.Model, logits: int = LOGITS) -> keras.Model:
         states, project = head._inbound_nodes[node].input_tensors[0], _projection(head)
     else:  # a head of the family's own: its logits are all made
         states, project = model.output, None
+    if shared and states._keras_history.operation.name == "backbone":
+        backbone, inputs = model.get_layer("backbone"), _by_name(model)
+        if shares_start(backbone):
+            start = SharedStart(backbone, shared)
+            states = start(inputs["token_ids"], inputs["padding_mask"])
     outputs = _TokenLoss(project, max(1, logits // model.output.shape[-1]))(states, targets)
     return keras.Model({**_by_name(model), "targets": targets}, outputs, name="token_loss_network")
 

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfsft import evaluation, models
+from tfsft.data.chat_encoding import ChatEncoder
 from tfsft.data.seq2seq_encoding import Seq2SeqEncoder
-from tfsft.data.text_feed import TextPipeline
+from tfsft.data.text_feed import TextPipeline, shared_start
 from tfsft.evaluation.predictions import Prediction
 from tfsft.training.finetuner import FineTuner
 
@@ -92,7 +93,9 @@ def token_scores(
         strategy: Computes on all of its replicas.
     """
     with (strategy or tf.distribute.get_strategy()).scope():
-        tuner = FineTuner(models.with_token_loss(model))
+        chats = isinstance(pipeline.feed.encoder, ChatEncoder)
+        shared = shared_start([pipeline.feed]) if chats else 0
+        tuner = FineTuner(models.with_token_loss(model, shared=shared))
         tuner.compile(None, loss=token_loss, weighted_metrics=token_metrics())
     scores = tuner.evaluate(pipeline, return_dict=True, verbose=0)
     loss = float(scores["loss"])

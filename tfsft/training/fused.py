@@ -16,7 +16,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsft.training.lean import changed, lean_layers
+from tfsft.models.graph import changed
+from tfsft.training.lean import lean_layers
 
 ACTIVATIONS = ("gelu", "silu", "swish", "mish", "elu", "selu", "softplus")
 UPDATES, FOR_EACH_SHAPE = 200, 30  # from where on compiling costs less than it saves

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsft.models.graph import is_functional
+from tfsft.models.graph import changed, is_functional
 
 CHANCES = 1 << 16  # what a random number of dropout is one of
 
@@ -225,18 +225,3 @@ def _value(variable: keras.Variable) -> tf.Tensor:
 
 def _nothing(x: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
     return x
-
-
-@contextlib.contextmanager
-def changed(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
-    """Gives a layer another attribute, past what Keras tracks; None gives its class's own."""
-    missing = object()
-    before = layer.__dict__.pop(name, missing)
-    if value is not None:
-        layer.__dict__[name] = value
-    try:
-        yield
-    finally:
-        layer.__dict__.pop(name, None)
-        if before is not missing:
-            layer.__dict__[name] = before
