@@ -138,6 +138,8 @@ def test_run_folder(whole):
     assert metrics["test"] is None
     assert set(metrics["timing"]["phases"]) == {"head", "unfrozen"}
     assert all(metrics["timing"]["learned_per_second"].values())
+    for phase, seconds in metrics["timing"]["update_seconds"].items():
+        assert 0 < seconds < metrics["timing"]["phases"][phase]
     assert 0 < metrics["timing"]["first_step_seconds"] < metrics["timing"]["total_seconds"]
     assert metrics["timing"]["peak_memory_bytes"] > 1e8
 

@@ -141,6 +141,7 @@ class Phase:
             ),
             "seconds": round(self.seconds + time.monotonic() - self._started, 3),
             "learned_per_second": self.speed.per_second,
+            "update_seconds": round(self.speed.first_seconds + self.speed.seconds, 3),
         }
         if self.stopped:
             run.say(f"{self.name}: no better for {self.best.patience} epochs, stopped early.")

@@ -520,12 +520,16 @@ class Run:
         phases = {name: done["seconds"] for name, done in facts["finished"].items()}
         trained = [done["trained_parameters"] for done in facts["finished"].values()]
         total = facts["total_seconds"] + time.monotonic() - self._started
-        speeds = {name: done.get("learned_per_second") for name, done in facts["finished"].items()}
+        speeds, updates = (
+            {name: done.get(fact) for name, done in facts["finished"].items()}
+            for fact in ("learned_per_second", "update_seconds")
+        )
         _, memory = strategies.peak_memory()
         self.metrics["timing"] = {
             "total_seconds": round(total, 3),
             "first_step_seconds": facts.get("first_step_seconds"),
             "phases": phases,
+            "update_seconds": updates,
             "learned_per_second": speeds,
             "peak_memory_bytes": memory,
             **{f"{k.replace(' ', '_')}_seconds": v for k, v in facts["seconds"].items()},

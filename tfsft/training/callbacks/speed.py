@@ -9,8 +9,9 @@ import keras
 class Speed(keras.callbacks.Callback):
     """Counts what is learned in training steps, and the seconds these take.
 
-    The first step, in which the graph is traced, is not counted, nor is validation. Weights are
-    counted, so it is tokens where tokens are learned, and filler never counts.
+    Of `seconds` and `learned` the first step, in which the graph is traced, is no part, nor is
+    validation. Weights are counted, so it is tokens where tokens are learned, and filler never
+    counts. `first_seconds` are those of the first step.
 
     Args:
         first_step: Called at the end of the first step.
@@ -19,7 +20,7 @@ class Speed(keras.callbacks.Callback):
     def __init__(self, first_step: Callable[[], None]):
         super().__init__()
         self.learned = 0.0
-        self.seconds = 0.0
+        self.seconds = self.first_seconds = 0.0
         self._first_step = first_step
         self._seen: float | None = None  # of this epoch, which may have begun before a resume
 
@@ -42,6 +43,7 @@ class Speed(keras.callbacks.Callback):
         seconds = time.monotonic() - self._start
         seen = float(self.model.read([self.model._loss_tracker.count])[0])
         if self._seen is None:
+            self.first_seconds = seconds
             self._first_step()
         else:
             self.learned += seen - self._seen
