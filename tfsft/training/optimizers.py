@@ -106,7 +106,7 @@ def _fuse_adam(optimizer: keras.optimizers.Adam) -> None:
             for variable in variables:
                 strategy.extended.update(variable.value, decay, group=False)
 
-        if optimizer.weight_decay is not None:
+        if optimizer.weight_decay:
             tf.__internal__.distribute.interim.maybe_merge_call(
                 everywhere, optimizer._distribution_strategy, variables
             )
