@@ -39,6 +39,16 @@ def pytest_pycollect_makemodule(module_path, parent):
         _split.append(True)
 
 
+@pytest.fixture
+def mixed_bfloat16():
+    """The mixed policy, for one test."""
+    import keras
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 @pytest.fixture(scope="session")
 def two_cpus():
     """The names of two logical CPU devices, for tests of several replicas on any machine."""

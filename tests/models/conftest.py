@@ -128,11 +128,3 @@ def pack():
         return batch
 
     return pack
-
-
-@pytest.fixture
-def mixed_bfloat16():
-    """The mixed policy, for one test."""
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy("float32")

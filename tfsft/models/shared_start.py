@@ -54,16 +54,18 @@ class SharedStart(keras.layers.Layer):
         rows = _Rows(self.length, tf.shape(token_ids))
         with tf.control_dependencies([rows.check(token_ids)]):
             inputs = {name: rows.join(x) for name, x in inputs.items()}
-        as_they_were = {"decoder_sequence": token_ids, "decoder_padding_mask": padding_mask}
-        positions = rows.positions()
+        layers = self.backbone.transformer_layers
+        # The same for all layers, and made once.
+        mask = layers[0]._compute_self_attention_mask(token_ids, padding_mask, None, None, None)
+        cos_sin = _cos_sin(layers[0]._self_attention_layer, rows.positions())
         with contextlib.ExitStack() as changes:
-            for layer in self.backbone.transformer_layers:
+            for layer in layers:
                 attention = layer._self_attention_layer
                 rotary = attention.rotary_embedding_layer
                 for inner, name, value in (
-                    (layer, "_compute_self_attention_mask", partial(_mask, layer, as_they_were)),
+                    (layer, "_compute_self_attention_mask", lambda **_: mask),
                     (attention, "_compute_attention", partial(_attend, attention, rows)),
-                    (rotary, "_compute_positions", lambda inputs, start_index=0: positions),
+                    (rotary, "_compute_cos_sin_embedding", lambda *_: cos_sin),
                 ):
                     changes.enter_context(changed(inner, name, value))
             states = self.backbone(inputs)
@@ -90,15 +92,20 @@ class _Rows:
 
     def join(self, x: tf.Tensor) -> tf.Tensor:
         """Returns `[1, start + rows x rest, ...]` of `[rows, tokens, ...]`."""
-        rest = tf.reshape(x[:, self.start :], [1, -1, *x.shape[2:]])
-        return tf.concat([x[:1, : self.start], rest], axis=1)
+        start, rest = self._cut(x)
+        return tf.concat([start[:1], tf.reshape(rest, [1, -1, *x.shape[2:]])], axis=1)
 
     def part(self, x: tf.Tensor) -> tf.Tensor:
         """Returns `[rows, tokens, ...]` of `[1, start + rows x rest, ...]`."""
+        start, rest = self._cut(x)
         more = x.shape[2:]
-        start = tf.broadcast_to(x[:, : self.start], [self.number, self.start, *more])
-        rest = tf.reshape(x[:, self.start :], [self.number, self.width - self.start, *more])
+        start = tf.broadcast_to(start, [self.number, self.start, *more])
+        rest = tf.reshape(rest, [self.number, self.width - self.start, *more])
         return tf.concat([start, rest], axis=1)
+
+    def _cut(self, x: tf.Tensor) -> list[tf.Tensor]:
+        # By split: the gradient of a slice takes ten times as long.
+        return tf.split(x, [self.start, tf.shape(x)[1] - self.start], axis=1)
 
     def positions(self) -> tf.Tensor:
         """Returns the place in its own row of each token of the joined row, float32."""
@@ -106,8 +113,12 @@ class _Rows:
         return tf.cast(tf.concat([start, tf.tile(rest, [self.number])], axis=0), "float32")
 
 
-def _mask(layer: keras.layers.Layer, as_they_were: dict, **given: Any) -> tf.Tensor:
-    return type(layer)._compute_self_attention_mask(layer, **given | as_they_were)
+def _cos_sin(attention: keras.layers.Layer, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns what the rotary embedding of a layer multiplies tokens at these places by."""
+    rotary = attention.rotary_embedding_layer
+    size = attention._query_dense.kernel.shape[-1]
+    like = tf.zeros([1, 1, 1, size], rotary.compute_dtype)  # [batch, tokens, heads, size]
+    return rotary._compute_cos_sin_embedding(like, 0, positions[None])
 
 
 def _attend(

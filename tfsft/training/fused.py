@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from tfsft.models.graph import changed
+from tfsft.training.alike import traced_once
 from tfsft.training.lean import lean_layers
 
 ACTIVATIONS = ("gelu", "silu", "swish", "mish", "elu", "selu", "softplus")
@@ -71,6 +72,7 @@ def faster(
     """
     with contextlib.ExitStack() as changes:
         changes.enter_context(lean_layers(model, rounded))
+        changes.enter_context(traced_once(model, rounded))
         for layer in model._flatten_layers(include_self=False):
             if layer in compiled and _is_norm(layer):
                 changes.enter_context(changed(layer, "call", _normalise(layer)))
