@@ -1,5 +1,7 @@
 """The command line: `main` is what the command `tfsft` calls."""
 
+import atexit
+import gc
 import sys
 import traceback
 from collections.abc import Sequence
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for data, weights or training, 2 for a wrong option, value or run
         folder, 130 after Ctrl-C, 143 after SIGTERM; a file STOP ends a run with 0.
     """
+    # All goes with the process: to look through a graph for what is free would take a second.
+    atexit.register(gc.freeze)
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Looked for among the words, so that it also shows the traceback of a mistake in the options.
     call = Invocation(tuple(words), debug="--debug" in words)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UserError
+from tfsft.models.graph import changed, is_functional
 from tfsft.training.distillation import Distillation, labels_of
 from tfsft.training.fused import compilable, faster, pays
 from tfsft.training.lean import rounded_kernels
@@ -337,8 +338,21 @@ class FineTuner(keras.Model):
             return tf.zeros(shape, spec.dtype)
 
         batch = tf.nest.map_structure(zeros, spec)
-        with self.distribute_strategy.scope():
+        # Shapes are known, and a large network takes seconds to trace.
+        known = self._zeros if is_functional(self.model) else None
+        with self.distribute_strategy.scope(), changed(self, "call", known):
             self._symbolic_build(data_batch=batch)
+
+    def _zeros(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns zeros in the shapes of the answers to some inputs."""
+        shape = tf.nest.flatten(inputs)[0].shape  # of examples, or of tokens
+
+        def zeros(answer: keras.KerasTensor) -> tf.Tensor:
+            last = len(shape) - 1
+            sizes = [size or shape[min(i, last)] for i, size in enumerate(answer.shape)]
+            return tf.zeros(sizes, answer.dtype)
+
+        return tf.nest.map_structure(zeros, self.model.output)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Keras builds the metrics from a batch that it averages, which fails over workers."""
