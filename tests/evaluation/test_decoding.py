@@ -33,6 +33,10 @@ def test_best_span_over_windows(seed):
     assert answer.no_answer_score == pytest.approx(none - score)
     assert (answer.first, answer.last) == ((first, last) if score >= none else (-1, -1))
     assert 0 < answer.probability <= 1
+    (shares,) = decoder.shares()
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares[answer.first, answer.last] == answer.probability == max(shares.values())
+    assert shares[first, last] / shares[-1, -1] == pytest.approx(np.exp(score - none))
 
 
 def test_where_there_is_always_an_answer():

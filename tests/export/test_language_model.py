@@ -215,11 +215,22 @@ def test_a_folder_with_other_weights_is_removed(make_run, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_command(make_run, tfsft, tmp_path):
-    done = tfsft("export", make_run("llama"), "--format", "hf", "--out", tmp_path / "hf")
+def test_the_command(writing_run, tfsft, tmp_path):
+    run = writing_run("llama")
+    done = tfsft("export", run, "--format", "hf", "--out", tmp_path / "hf")
     assert done.returncode == 0, done.stderr
-    assert "the largest difference is 0" in done.stderr
+    assert "On 4 held-out examples 100% of its most likely tokens are those" in done.stderr
+    assert "(Perplexity " in done.stderr
     assert "AutoModelForCausalLM" in done.stdout
-    done = tfsft("export", make_run("llama"))
+    assert (tmp_path / "hf" / "certificate.html").exists()
+    done = tfsft("export", run)
     assert done.returncode == 2
     assert "--format keras" in done.stderr
+    (tmp_path / "gone").mkdir()
+    for name in ("model.keras", "task.json"):
+        shutil.copy(run / name, tmp_path / "gone" / name)
+    shutil.copytree(run / "tokenizer", tmp_path / "gone" / "tokenizer")
+    (tmp_path / "gone" / "config.json").write_text("{}")
+    done = tfsft("export", tmp_path / "gone", "--format", "hf")
+    assert done.returncode == 1
+    assert "--data" in done.stderr

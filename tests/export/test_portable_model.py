@@ -1,6 +1,5 @@
 """An ONNX or LiteRT file answers as its run does, where there is no TensorFlow."""
 
-import functools
 import importlib.util
 import json
 import shutil
@@ -11,39 +10,13 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
-from held_out_runs import write_picture_run, write_text_run
 
 from tfsft.errors import UsageError, UserError
-from tfsft.export import certifying, export_portable, load_predictor, portable_model
-from tfsft.export.portable_model import compute_in_float32
+from tfsft.export import certifying, export_portable, judging, load_predictor, portable_model
+from tfsft.export.precision import compute_in_float32
 from tfsft.export.replaying import Replay
 
 FORMATS = ("onnx", "litert")
-
-
-@pytest.fixture(scope="session")
-def held_out_run(tmp_path_factory, make_run):
-    """Makes the folder of a run with its data."""
-    import text_families
-    import text_runs
-
-    @functools.cache
-    def encoder(family):
-        folder = tmp_path_factory.mktemp(family)
-        text_families.save_tiny(family, folder, max_sequence_length=text_runs.POSITIONS)
-        return folder
-
-    @functools.cache
-    def make(name, family="bert"):
-        folder = tmp_path_factory.mktemp(f"{family}-{name}") / "run"
-        folder.mkdir()
-        if name == "pictures":
-            write_picture_run(folder)
-        else:
-            write_text_run(folder, name, encoder(family))
-        return folder
-
-    return make
 
 
 def ask(folder, *inputs):
@@ -125,31 +98,13 @@ def same_answer(ours, theirs):
         assert theirs["value"] == pytest.approx(ours["prediction"], rel=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("quantize", ["int8", "dynamic", "float16"])
-@pytest.mark.parametrize("name", ["pictures", "texts"])
-def test_a_quantised_model_is_smaller_and_says_what_it_costs(
-    held_out_run, tmp_path, name, format, quantize
-):
-    """Of random weights any answer may tip, so all of the accuracy may go."""
-    out = tmp_path / "out"
-    run = held_out_run(name)
-    export_portable(run, out, format, quantize=quantize, tolerance=1)
-    found = json.loads((out / "certificate.json").read_text())
-    assert found["quantize"] == quantize
-    assert 0 < found["difference"] < 0.6
-    assert found["loss"] == found["keras"]["score"] - found["exported"]["score"]
-    assert quantize in (out / "certificate.html").read_text()
-
-
 def test_what_answers_differently_is_refused_with_the_worst_and_removed(
     held_out_run, tmp_path, monkeypatch
 ):
     """The run itself is changed behind its back: one class is the likeliest whatever comes."""
-    outputs = certifying.run_outputs
+    outputs = judging.run_outputs
     first = lambda predictor, source: [of[::-1] for of in outputs(predictor, source)]  # noqa: E731
-    monkeypatch.setattr(certifying, "run_outputs", first)
+    monkeypatch.setattr(judging, "run_outputs", first)
     monkeypatch.setattr(certifying, "replay_keras", lambda *_: Replay([], 0.1, 0.1, 1))
     with pytest.raises(
         UserError, match=r"answers differently from the run(.|\n)* became "

@@ -15,8 +15,11 @@ from PIL import Image
 from text_runs import TEXTS
 
 from tfsft.errors import UsageError, UserError
+from tfsft.evaluation.predictions import read_predictions
 from tfsft.evaluation.tags import tag_spans
-from tfsft.export import export_saved_model, load_predictor, served
+from tfsft.export import certifying, export_saved_model, load_predictor, saved_model, served
+from tfsft.export.held_out import find_held_out
+from tfsft.export.replaying import Replay
 
 SERVE = """
 import json, sys
@@ -113,11 +116,18 @@ def check_tags(answers, found):
         assert sure == pytest.approx(answer["probability"], abs=1e-5)
 
 
-def test_answers_of_a_fresh_process(make_run, tmp_path):
-    runs = {name: make_run(name) for name in ("texts", "tags", "questions")}
+@pytest.fixture
+def untimed(monkeypatch):
+    """Leaves out what only takes the time of Keras."""
+    monkeypatch.setattr(certifying, "replay_keras", lambda *_: Replay([], 0.1, 0.1, 1))
+
+
+def test_answers_of_a_fresh_process(make_run, held_out_run, tmp_path, untimed):
+    runs = {"texts": make_run("texts"), "tags": held_out_run("tags")}
+    runs["questions"] = make_run("questions")
     asked = []
     for name, run in runs.items():
-        exported = export_saved_model(run, tmp_path / name)
+        exported = export_saved_model(run, tmp_path / name, certified=name == "tags")
         assert exported.difference < 1e-5
         columns = dict(zip(NAMES[name], columns_of(name), strict=True))
         asked += [(exported.usage, columns)]
@@ -128,6 +138,27 @@ def test_answers_of_a_fresh_process(make_run, tmp_path):
     task = json.loads((tmp_path / "texts" / "assets.extra" / "task.json").read_text())
     assert task == json.loads((runs["texts"] / "task.json").read_text())
     assert {path.name for path in tmp_path.iterdir()} == set(runs)  # nothing else is left
+    check_certificate(runs["tags"], tmp_path / "tags")
+
+
+def check_certificate(run, folder):
+    """It is of the examples of predictions.csv, and has the figure that `tfsft evaluate` gives."""
+    found = json.loads((folder / "certificate.json").read_text())
+    rows = read_predictions(run / "predictions.csv")
+    assert found["examples"] == len(rows) > 5
+    assert 0 < found["difference"] < 1e-5
+    assert found["agreement"] == 1.0
+    assert found["exported"]["runtime"].startswith("TensorFlow ")
+    predictor = load_predictor(run)
+    metrics, _ = predictor.evaluate(find_held_out(predictor)[0])
+    score = metrics[found["figure"]]
+    assert found["keras"]["score"] == found["exported"]["score"] == pytest.approx(score)
+
+
+@pytest.mark.slow
+def test_the_certificate_of_questions(held_out_run, tmp_path):
+    export_saved_model(held_out_run("questions"), tmp_path / "out", certified=True)
+    check_certificate(held_out_run("questions"), tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -225,7 +256,7 @@ def test_the_command(make_run, tfsft, tmp_path):
     assert gone.returncode == 1
     assert "--data" in gone.stderr
     other = tmp_path / "other.csv"
-    other.write_text("text,pair,label\nthe fox,the dog,weather\nsun,,天气\n")
+    other.write_text("text,pair,label\nthe fox,the dog,weather\nsun,fox,天气\n")
     done = tfsft("export", run, "--data", other)
     assert (done.returncode, done.stderr.count("\n")) == (0, 2), done.stderr
     assert "On 2 held-out examples 100% of its answers are those of the run" in done.stderr
@@ -248,3 +279,23 @@ def test_the_certificate_of_pictures(tmp_path):
     found = json.loads((tmp_path / "out" / "certificate.json").read_text())
     assert (found["examples"], found["agreement"]) == (30, 1.0)
     assert exported.certificate.difference == found["difference"] < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "part"), [("tags", "tags"), ("questions", "probability")])
+def test_a_wrong_choice_is_refused(held_out_run, tmp_path, monkeypatch, untimed, name, part):
+    """The model has other names of tags, or is surer than it should be: nothing else differs."""
+    monkeypatch.setattr(saved_model, "compare", lambda *_: (1, 0.0))
+    serve = saved_model._SERVE
+
+    def wrong(model, encoder, task):
+        of_task = task | {"tags": [*task["tags"][1:], task["tags"][0]]} if "tags" in task else task
+        function, signature = serve[task["task"]](model, encoder, of_task)
+        if part == "tags":
+            return function, signature
+        return lambda *texts: (found := function(*texts)) | {part: found[part] * 1.01}, signature
+
+    monkeypatch.setattr(saved_model, "_SERVE", dict.fromkeys(serve, wrong))
+    with pytest.raises(UserError, match="answers differently from the run"):
+        export_saved_model(held_out_run(name), tmp_path / "out", certified=True)
+    assert list(tmp_path.iterdir()) == []

@@ -90,3 +90,22 @@ def hold_out(run, data):
     source = predictor.load(str(data), **options).everything()
     _, rows = predictor.evaluate(source.subset(np.arange(0, len(source), 2)))
     evaluation.write_rows(run / "predictions.csv", rows, kind=predictor.labels)
+
+
+def hold_out_texts(run, rows):
+    """As `hold_out` for runs that write texts, without the time of writing any.
+
+    Args:
+        run: Its folder.
+        rows: Conversations, lists of messages.
+    """
+    from tfsft import evaluation
+    from tfsft.export import load_predictor
+
+    data = run.parent / f"{run.name}-data.jsonl"
+    data.write_text("\n".join(json.dumps({"messages": row}) for row in rows) + "\n")
+    (run / "config.json").write_text(json.dumps({"settings": {"data": str(data)}}))
+    source = load_predictor(run).load(str(data)).everything()
+    texts = [row[-1]["content"] for row in rows]
+    found = evaluation.generation_predictions(list(source.ids), texts, texts, texts)
+    evaluation.write_rows(run / "predictions.csv", found[::2], kind="chat")

@@ -110,3 +110,30 @@ def _save(folder, backbone, tokenizer):
     backbone.save_to_preset(str(folder))
     tokenizer.save_to_preset(str(folder))
     return Path(folder)
+
+
+def write_rewriter_run(folder, backbone, *, prefix=""):
+    """Writes what a run of seq2seq leaves of a model; returns its path."""
+    from tfsft import models
+
+    folder = Path(folder)
+    folder.mkdir(parents=True)
+    lm = models.load_seq2seq_lm(str(backbone))
+    lm.model.save(folder / "model.keras")
+    lm.tokenizer.save(folder / "tokenizer")
+    task = {
+        "task": "text_generation",
+        "labels": "chat",
+        "class_names": [],
+        "max_new_tokens": 8,
+        "tokenizer": "tokenizer",
+        "max_length": 24,
+        "max_target_length": 16,
+        "start": lm.start,
+        "end": lm.end,
+        "decoder_start": lm.decoder_start,
+        "prefix": prefix,
+    }
+    (folder / "task.json").write_text(json.dumps(task))
+    (folder / "config.json").write_text("{}")
+    return folder

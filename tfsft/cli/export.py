@@ -20,7 +20,7 @@ PORTABLE = ("onnx", "litert")
     default="saved_model",
     show_default=True,
     help="saved_model: for TensorFlow, TensorFlow Serving and what else reads it. onnx, litert: "
-    "for ONNX Runtime and LiteRT, without TensorFlow. Of runs about conversations keras: a preset "
+    "for ONNX Runtime and LiteRT, without TensorFlow. Of chat_sft and seq2seq keras: a preset "
     "of KerasHub; hf: a folder of Hugging Face.",
 )
 @click.option(
@@ -52,44 +52,30 @@ def command(
     """Write the model of the finished run RUN for use without tfsft.
 
     saved_model takes raw texts or pictures; onnx and litert take tokens or pixels, and tokenizer
-    and an example lie beside them. A certificate says how they do on held-out examples. keras and
-    hf hold the model of a chat run, its tokenizer, template and stop tokens, and have been loaded
-    again and compared with it.
+    and an example lie beside them. keras and hf hold a model that writes texts, its
+    tokenizer, template and stop tokens. A certificate says how they do on held-out examples.
     """
-    for name, value in options.items():
-        formats = PORTABLE if name == "quantize" else (*PORTABLE, "saved_model")
-        if value is not None and format not in formats:
-            raise UsageError(
-                f"--{name} was given with --format {format}.",
-                f"It goes with --format {', '.join(formats)}.",
-                "Leave it out, or choose one of these.",
-            )
+    quantize = options.pop("quantize")
+    if quantize and format not in PORTABLE:
+        raise UsageError(
+            f"--quantize was given with --format {format}.",
+            f"It goes with --format {', '.join(PORTABLE)}.",
+            "Leave it out, or choose one of these.",
+        )
     with starting_tensorflow(debug or call.debug):
         from tfsft.export import export_language_model, export_portable, export_saved_model
         from tfsft.training.console import Console
     console = Console(stream=sys.stderr)
     console.say(f"Exporting {run}; this takes a moment.")
-    quantize = options["quantize"]
     out = out or run / (f"{format}-{quantize}" if quantize else format)
-    progress = console.quiet_reporter("Reading", "examples")
+    options["progress"] = console.quiet_reporter("Reading", "examples")
     if format in PORTABLE:
-        exported = export_portable(run, out, format, progress=progress, **options)
+        exported = export_portable(run, out, format, quantize=quantize, **options)
     elif format == "saved_model":
-        del options["quantize"]
-        exported = export_saved_model(run, out, certified=True, progress=progress, **options)
-        compared = (
-            f"On {exported.samples} examples it answers as `tfsft predict` does: the largest "
-            f"difference is {exported.difference:.1g}."
-        )
+        exported = export_saved_model(run, out, certified=True, **options)
     else:
-        exported = export_language_model(run, out, format)
-        compared = (
-            f"On {exported.samples} prompts its logits are those of the run: the largest "
-            f"difference is {exported.difference:.1g}."
-        )
-    if exported.certificate is not None:
-        compared = exported.certificate.summary()
+        exported = export_language_model(run, out, format, certified=True, **options)
     for note in exported.notes:
         console.say(note)
-    console.say(f"Wrote {exported.folder}. {compared} Use it so:")
+    console.say(f"Wrote {exported.folder}. {exported.certificate.summary()} Use it so:")
     click.echo(exported.usage)

@@ -70,7 +70,7 @@ class Seq2SeqEncoder:
     def encode(self, cells: Mapping[str, list], first: int) -> Chunk:
         """Encodes conversations whose last message is the target; one row each."""
         rows = cells["messages"]
-        inputs, whole = self._inputs([self._text(messages[:-1]) for messages in rows])
+        inputs, whole = self._inputs([self.text(messages[:-1]) for messages in rows])
         wanted = Ragged(*self.tokenizer.encode([messages[-1]["content"] for messages in rows]))
         given = np.array(self.decoder_start, np.int32)
         ids, targets, trained, cut = [], [], [], 0
@@ -100,11 +100,12 @@ class Seq2SeqEncoder:
         return tokens, arrays, facts
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Returns the tokens of an input; several messages are put below each other."""
-        (tokens,), _ = self._inputs([self._text(messages)])
+        """Returns the tokens of an input."""
+        (tokens,), _ = self._inputs([self.text(messages)])
         return tokens.tolist()
 
-    def _text(self, messages: Sequence[Message]) -> str:
+    def text(self, messages: Sequence[Message]) -> str:
+        """Returns the text of an input; several messages are put below each other."""
         return self.prefix + "\n".join(message["content"] for message in messages)
 
     def _inputs(self, texts: list[str]) -> tuple[list[np.ndarray], np.ndarray]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CANDIDATES = 20  # places looked at for each end of an answer
+NO_ANSWER = (-1, -1)  # first and last word
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,37 @@ class AnswerDecoder:
             self._answer(spans, none) for spans, none in zip(self._spans, self._none, strict=True)
         ]
 
+    def shares(self) -> list[dict[tuple[int, int], float]]:
+        """Returns the probabilities of the best answers to each question, the best span first.
+
+        They are by the first and the last word; (-1, -1) is "no answer", and comes last.
+        """
+        return [
+            self._shares(self._best(spans), none)
+            for spans, none in zip(self._spans, self._none, strict=True)
+        ]
+
     def _answer(self, spans: dict[tuple[int, int], float], none: float) -> Answer:
-        best = sorted(spans.items(), key=lambda item: -item[1])[:CANDIDATES]
-        scores = np.array([score for _, score in best] + ([none] if self.no_answer else []))
-        if not len(scores):
-            return Answer(-1, -1, 1.0, 0.0, None)
-        shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
-        difference = none - best[0][1] if best else 0.0
-        if not best or (self.no_answer and difference > self.threshold):
-            span = best[0][0] if best else None
-            return Answer(-1, -1, float(shares[-1]), float(difference), span)
-        span = best[0][0]
-        return Answer(*span, float(shares[0]), float(difference), span)
+        best = self._best(spans)
+        shares = self._shares(best, none)
+        span, score = next(iter(best.items()), (None, none))
+        difference = float(none - score) if best else 0.0
+        if span is None or (self.no_answer and difference > self.threshold):
+            return Answer(*NO_ANSWER, shares[NO_ANSWER], difference, span)
+        return Answer(*span, shares[span], difference, span)
+
+    def _best(self, spans: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+        return dict(sorted(spans.items(), key=lambda item: -item[1])[:CANDIDATES])
+
+    def _shares(
+        self, best: dict[tuple[int, int], float], none: float
+    ) -> dict[tuple[int, int], float]:
+        scores = best | ({NO_ANSWER: none} if self.no_answer else {})
+        if not scores:
+            return {NO_ANSWER: 1.0}
+        shares = np.array(list(scores.values()))
+        shares = np.exp(shares - shares.max())
+        return dict(zip(scores, (shares / shares.sum()).tolist(), strict=True))
 
 
 class TagDecoder:

@@ -18,7 +18,13 @@ FORMAT = 1
 EXACT = 1e-4  # the largest difference of outputs in float32
 LOSS = 0.01  # what a quantised model may lose of its figure
 WORST = 5
-_FIGURES = {"accuracy": "Accuracy", "r2": "R²", "f1": "F1 of entities", "exact": "Exact answers"}
+_FIGURES = {
+    "accuracy": "Accuracy",
+    "r2": "R²",
+    "f1": "F1 of entities",
+    "exact": "Exact answers",
+    "perplexity": "Perplexity",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Side:
         seconds: The median time of one call with one example.
         loaded: Seconds until it was ready, libraries included.
         memory: The most that its process had, in bytes.
+        runtime: What ran it.
     """
 
     score: float | None
@@ -38,6 +45,7 @@ class Side:
     seconds: float
     loaded: float
     memory: int
+    runtime: str
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,13 @@ class Certificate:
         examples: How many.
         figure: What `Side.score` is.
         difference: The largest of an output; of numbers beyond 1 relative.
-        agreement: Share of the examples with the same answer.
+        agreement: Share of the examples with the same answer; of language models share of the
+            answers' tokens for which the same one is the most likely.
         tolerance: What was allowed: of the difference, or with `quantize` of the loss of score.
         keras, exported: The two models.
         worst: The examples with the largest differences: id, both answers, difference.
+        tokens: Share of the examples of which the export's own tokenizer makes the tokens of the
+            run; None where it was not asked.
     """
 
     run: str
@@ -68,13 +79,20 @@ class Certificate:
     keras: Side
     exported: Side
     worst: Sequence[dict[str, Any]]
+    tokens: float | None = None
+
+    @property
+    def agreed(self) -> str:
+        """What `agreement` counts."""
+        return "most likely tokens" if self.figure == "perplexity" else "answers"
 
     @property
     def loss(self) -> float | None:
-        """How much less the export's figure is than the run's; None where it is not defined."""
+        """How much worse the export's figure is than the run's; None where it is not defined."""
         if self.keras.score is None or self.exported.score is None:
             return None
-        return self.keras.score - self.exported.score
+        lost = self.keras.score - self.exported.score
+        return -lost if self.figure == "perplexity" else lost
 
     @property
     def kept(self) -> bool:
@@ -91,8 +109,8 @@ class Certificate:
         was, now = (said(self.figure, side.score) for side in (self.keras, self.exported))
         sizes = [f"{side.bytes / 1e6:,.1f}" for side in (self.keras, self.exported)]
         return (
-            f"On {self.examples} held-out examples {percent(self.agreement)} of its answers are "
-            f"those of the run ({_FIGURES[self.figure]} {was}, now {now}; largest difference "
+            f"On {self.examples} held-out examples {percent(self.agreement)} of its {self.agreed} "
+            f"are those of the run ({_FIGURES[self.figure]} {was}, now {now}; largest difference "
             f"{self.difference:.2g}; {sizes[0]} MB, now {sizes[1]} MB): see certificate.html."
         )
 
@@ -118,8 +136,14 @@ class Certificate:
         )
 
 
-def write_certificate(certificate: Certificate, folder: Path) -> None:
-    """Writes both files into the folder of an export."""
+def issue_certificate(certificate: Certificate, folder: Path) -> None:
+    """Writes both files into the folder of an export.
+
+    Raises:
+        UserError: The export is not kept.
+    """
+    if not certificate.kept:
+        raise certificate.refusal()
     content = asdict(certificate)
     content = {"format": FORMAT, "target": content.pop("format"), **content}
     content["loss"] = certificate.loss
@@ -128,6 +152,29 @@ def write_certificate(certificate: Certificate, folder: Path) -> None:
         json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     )
     atomic_write(folder / "certificate.html", render("certificate.html", _context(certificate)))
+
+
+def check_seen(run: Path, ids: Sequence[str], apart: np.ndarray) -> None:
+    """Raises a UserError if an output is no number, or is of something else than the run's.
+
+    Args:
+        run: Its folder.
+        ids: Of the examples.
+        apart: Their differences; infinite where words or tokens are others.
+    """
+    strange = np.flatnonzero(~np.isfinite(apart))
+    if len(strange):
+        raise UserError(
+            f"The export of {run} does not see {ids[int(strange[0])]} as the run does.",
+            "The same tokens, and numbers.",
+            "It was removed. Use another --format, and report this.",
+        )
+
+
+def size_of(path: Path) -> int:
+    """Returns the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def worst_rows(
@@ -151,6 +198,8 @@ def said(figure: str, score: float | None) -> str:
     """Returns a figure as people read it."""
     if score is None:
         return "undefined"
+    if figure == "perplexity":
+        return f"{score:.4g}"
     return f"{score:.4f}" if figure == "r2" else percent(score)
 
 
@@ -169,11 +218,13 @@ def _context(certificate: Certificate) -> dict[str, Any]:
         ("Time of one example", [f"{1e3 * side.seconds:.2f} ms" for side in sides]),
         ("Ready after", [f"{side.loaded:.1f} s" for side in sides]),
         ("Memory of the process", [f"{side.memory / 1e6:,.0f} MB" for side in sides]),
+        ("Run by", [side.runtime for side in sides]),
     ]
     return {
         "c": certificate,
         "name": certificate.format + (f", {certificate.quantize}" if certificate.quantize else ""),
         "rows": rows,
         "agreement": percent(certificate.agreement),
+        "tokens": None if certificate.tokens is None else percent(certificate.tokens),
         "difference": f"{certificate.difference:.2g}",
     }

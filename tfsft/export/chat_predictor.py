@@ -1,6 +1,6 @@
 """Finished runs that answer with a text: a conversation, or a text made of another."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,10 @@ class Rewriter(WritingPredictor):
 
     nouns = ("text", "texts")
     options = ("prompt_column", "answer_column", *Predictor.options)
+    setting_names: Mapping[str, str] = {
+        "prompt_column": "input_column",
+        "answer_column": "target_column",
+    }
     example = "a text"
 
     def make_encoder(self) -> data.Seq2SeqEncoder:

@@ -17,7 +17,7 @@ CALIBRATION = 100  # others, that int8 is measured with
 
 
 def find_held_out(
-    predictor: Predictor, given: str | None = None, progress: Progress = None
+    predictor: Predictor, given: str | None = None, progress: Progress = None, *, most: int = MOST
 ) -> tuple[Any, Any]:
     """Returns held-out examples, evenly chosen where there are very many, and some of the others.
 
@@ -26,6 +26,7 @@ def find_held_out(
         given: Other labelled data with the same columns, of which the test part is taken, or all;
             None: what predictions.csv of the run is about, the test split.
         progress: Called with (done, total) while data is read.
+        most: Held-out examples.
 
     Raises:
         UserError: The data is gone, or none of these examples is in it.
@@ -33,9 +34,9 @@ def find_held_out(
     run, training = predictor.run, None
     if given is not None:
         settings = read_json(run / "config.json").get("settings") or {}
-        options = {name: settings[name] for name in predictor.options if settings.get(name)}
+        options = predictor.own_options(settings)
         source, _ = predictor.labelled(given, progress=progress, **options)
-        return _some(source, np.arange(len(source)), MOST), training
+        return _some(source, np.arange(len(source)), most), training
     try:
         everything = predictor.trained_on(progress=progress)
     except UserError as error:
@@ -48,7 +49,7 @@ def find_held_out(
     rest = np.flatnonzero(~held)
     if len(rest):
         training = _some(everything, rest, CALIBRATION)
-    return _some(everything, np.flatnonzero(held), MOST), training
+    return _some(everything, np.flatnonzero(held), most), training
 
 
 def raw_inputs(predictor: Predictor, source: Any, folder: Path) -> list[list[Any]]:

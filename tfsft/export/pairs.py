@@ -8,13 +8,14 @@ from tfsft.errors import UsageError
 
 GRAPHS = ("saved_model", "onnx", "litert")
 FOLDERS = ("keras", "hf")
+QUANTIZE = {"onnx": ("float16", "dynamic", "int8"), "litert": ("float16", "dynamic", "int8")}
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "image_classification": GRAPHS,
     "text_classification": GRAPHS,
     "token_classification": GRAPHS,
     "question_answering": GRAPHS,
     "chat": FOLDERS,
-    "text_generation": (),
+    "text_generation": FOLDERS,
 }
 
 
@@ -24,19 +25,14 @@ def check_pair(run: Path, task: Mapping[str, Any], format: str) -> None:
     formats = FORMATS.get(kind, GRAPHS)  # an unknown task is another error
     if format in formats:
         return
-    if kind == "chat":
+    if formats == FOLDERS:
+        what = "is about conversations" if kind == "chat" else "writes texts token by token"
         raise UsageError(
-            f"{run} is about conversations, and is not exported with --format {format}: what was "
-            "said before would have to go in and out of its graph with each token.",
+            f"{run} {what}, and is not exported with --format {format}: what was said before would "
+            "have to go in and out of its graph with each token.",
             "hf: a folder of Hugging Face, which other programs convert. keras: a preset of "
             "KerasHub.",
             f"tfsft export {run} --format {'keras' if format == 'saved_model' else 'hf'}",
-        )
-    if not formats:
-        raise UsageError(
-            f"{run} writes texts token by token, and is not exported with --format {format}.",
-            "What has one graph from input to answer: pictures, texts, tags and questions.",
-            f"Its model.keras is a plain Keras file; tfsft serve {run} answers over HTTP.",
         )
     raise UsageError(
         f"{run} is about {kind.replace('_', ' ')}, and is not exported with --format {format}: "

@@ -18,11 +18,15 @@ READING = {
     "text_classification": ("texts.py", "labels.py", "tokens.py"),
     "token_classification": ("tags.py", "tokens.py", "words.py", "windows.py"),
     "question_answering": ("questions.py", "tokens.py", "words.py", "windows.py", "decoding.py"),
+    "chat": ("logits.py",),
+    "text_generation": ("logits.py",),
 }
 # The same for a SavedModel, which reads by itself; only its replay needs them.
 SERVED = {
     "image_classification": ("served_pictures.py", "pictures.py", "labels.py"),
-    "text_classification": ("served_texts.py",),
+    "text_classification": ("served_texts.py", "labels.py"),
+    "token_classification": ("served_tags.py",),
+    "question_answering": ("served_questions.py",),
 }
 # These know nothing of tfsft, so they are used as they are.
 _OWN = {f"{of.__name__.split('.')[-1]}.py": of.__file__ for of in (decoding, windows, words)}
@@ -31,6 +35,9 @@ RUNTIMES = {
     "litert": "litert_runtime.py",
     "keras": "keras_runtime.py",
     "saved_model": "saved_model_runtime.py",
+    "preset": "preset_runtime.py",
+    "transformers": "transformers_runtime.py",
+    "tfsft": "tfsft_runtime.py",
 }
 
 
@@ -50,13 +57,13 @@ def write_portable(
     """
     task: dict[str, Any] = dict(predictor.task)
     readers = SERVED if runtime == "saved_model" else READING
-    if "tokenizer" in task and readers is READING:
+    reading, *needed = readers[task["task"]]
+    if "tokens.py" in needed:
         task["special_tokens"] = special_tokens(predictor.tokenizer)
         task["special_tokens"] |= {"fixed_length": fixed_length}
         write_tokenizer(predictor.tokenizer, folder / "tokenizer.json")
     text = json.dumps(task, indent=1, ensure_ascii=False)
     (folder / "task.json").write_text(text + "\n", encoding="utf-8")
-    reading, *needed = readers[task["task"]]
     copies: Mapping[str, str] = {
         "example.py": "example.py",
         "reading.py": reading,

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfsft.errors import UserError
@@ -15,10 +14,9 @@ from tfsft.export.exported import Exported, refuse_existing, written_beside
 from tfsft.export.held_out import find_held_out
 from tfsft.export.pairs import check_pair
 from tfsft.export.portable_folder import write_portable
+from tfsft.export.precision import compute_in_float32
 from tfsft.export.predictor import Predictor, Progress, load_predictor
-from tfsft.export.saved_model import HALF_PRECISION
 
-QUANTIZE = ("int8", "dynamic", "float16")
 _OUTPUTS = {"regression": "value", "answers": "logits"}
 
 
@@ -41,7 +39,7 @@ def export_portable(
         run: Folder of a finished run.
         out: Folder to make.
         format: "onnx" or "litert".
-        quantize: One of `QUANTIZE`; None for float32.
+        quantize: "int8", "dynamic" or "float16"; None for float32.
         tolerance: Largest difference of an output, or with `quantize` largest loss of the figure;
             None for `EXACT` or `LOSS`.
         data: Other held-out data than the run's own.
@@ -106,10 +104,3 @@ def _training(predictor: Predictor) -> Any:
             "Put the data back, or use --quantize dynamic, which needs none.",
         )
     return training
-
-
-def compute_in_float32(model: keras.Model) -> None:
-    """Makes a model that was trained in half precision compute as its weights are stored."""
-    for layer in model._flatten_layers():
-        if layer.dtype_policy.compute_dtype in HALF_PRECISION:
-            layer.dtype_policy = "float32"

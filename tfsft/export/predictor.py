@@ -2,7 +2,7 @@
 recipe.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ class Predictor:
         run: Folder of a finished run.
         task: Its task.json.
 
-    `nouns` is what one example and several are called, `options` what `load` takes beside the data.
+    `nouns` is what one example and several are called, `options` what `load` takes beside the data,
+    `setting_names` those of them that the recipe calls otherwise.
     """
 
     nouns = ("example", "examples")
     options: tuple[str, ...] = ("tfds_dir", "on_bad")
+    setting_names: Mapping[str, str] = {}
 
     def __init__(self, run: Path, task: dict[str, Any]):
         self.run = run
@@ -108,6 +110,11 @@ class Predictor:
             )
         return sources[split], found.bad
 
+    def own_options(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Returns the `options` that the settings of a run have."""
+        names = {name: self.setting_names.get(name, name) for name in self.options}
+        return {name: settings[of] for name, of in names.items() if settings.get(of)}
+
     def trained_on(self, **options: Any) -> Any:
         """Reads again what the run was trained and measured on: all labelled examples, and behind
         them those of the runs that it goes on from.
@@ -127,7 +134,7 @@ class Predictor:
                     f"{run / 'config.json'} does not say what it was trained on.",
                     "The setting `data` of a recipe.",
                 )
-            own = {name: settings[name] for name in self.options if settings.get(name)}
+            own = self.own_options(settings)
             sources.append(self.labelled(settings["data"], split="all", **own, **options)[0])
             if "from" not in config:
                 break

@@ -14,7 +14,8 @@ from tfsft.export.comparison import compare
 from tfsft.export.exported import Exported, answers_differently, refuse_existing, written_beside
 from tfsft.export.held_out import find_held_out
 from tfsft.export.pairs import check_pair
-from tfsft.export.portable_folder import SERVED, write_portable
+from tfsft.export.portable_folder import write_portable
+from tfsft.export.precision import HALF_PRECISION
 from tfsft.export.predictor import Predictor, Progress, load_predictor
 from tfsft.export.served import (
     serve_answers,
@@ -25,7 +26,6 @@ from tfsft.export.served import (
 )
 
 TOLERANCE = 1e-5
-HALF_PRECISION = {"bfloat16", "float16"}
 HALF_PRECISION_TOLERANCE = 3e-2  # what the width of a batch makes of rounding
 _SERVE = {
     "text_classification": serve_texts,
@@ -62,7 +62,6 @@ def export_saved_model(
         run: Folder of a finished run.
         out: Folder to make.
         certified: Also replays held-out examples in another process, and writes the certificate.
-            Tags and questions have none: their words are chosen inside.
         tolerance, data, progress: Of the certificate, see `export_portable`.
 
     Raises:
@@ -73,7 +72,6 @@ def export_saved_model(
     refuse_existing(out)
     check_pair(run, read_task(run), "saved_model")
     predictor = load_predictor(run)
-    certified = certified and predictor.task["task"] in SERVED
     held_out = find_held_out(predictor, data, progress)[0] if certified else None
     certificate = None
     with written_beside(out) as beside:

@@ -6,6 +6,7 @@ from tfsft.models.chat_tokenizer import ChatTokenizer
 from tfsft.models.freezing import Counts, count_parameters, stages, unfreeze, weight_depths
 from tfsft.models.generation import Generated, Generator, Session
 from tfsft.models.hugging_face_format import save_hugging_face
+from tfsft.models.hugging_face_seq2seq import save_hugging_face_seq2seq
 from tfsft.models.keras_format import save_preset
 from tfsft.models.loading import load_model
 from tfsft.models.lora import add_lora, lora_off, merge_lora, parse_targets
@@ -60,6 +61,7 @@ __all__ = [
     "resolve",
     "save_adapter",
     "save_hugging_face",
+    "save_hugging_face_seq2seq",
     "save_preset",
     "split_frozen",
     "stages",

@@ -62,12 +62,19 @@ def save_hugging_face(
     }
     files["config.json"] = config | tokens | {"torch_dtype": backbone.variable_dtype}
     files["generation_config.json"] = {"do_sample": False} | tokens
+    write_files(folder, files, tensors)
+
+
+def write_files(
+    folder: Path, files: dict[str, dict | bytes], tensors: dict[str, np.ndarray]
+) -> None:
+    """Writes files by their names, and weights."""
+    from safetensors.numpy import save_file
+
     for name, content in files.items():
         if not isinstance(content, bytes):
             content = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
         (folder / name).write_bytes(content)
-    from safetensors.numpy import save_file
-
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

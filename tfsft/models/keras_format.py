@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfsft.models import seq2seq_lms
 from tfsft.models.causal_lms import CHAT, TEMPLATE, complete_config, families
 from tfsft.models.chat_tokenizer import ChatTokenizer
 
@@ -12,15 +13,20 @@ _SAMPLES = ["Hello there, how are you today?", "two  plus 2\n\nis four.", "äö�
 
 
 def save_preset(
-    model: keras.Model, tokenizer: ChatTokenizer, folder: str | Path, *, template: str
+    model: keras.Model,
+    tokenizer: ChatTokenizer,
+    folder: str | Path,
+    *,
+    template: str | None = None,
 ) -> bool:
-    """Writes a causal language model as a folder that KerasHub and `load_causal_lm` load.
+    """Writes a language model as a folder that KerasHub and `load_causal_lm` load, or, of a
+    sequence-to-sequence model, `load_seq2seq_lm`.
 
     Args:
         model: KerasHub's, with a layer named `backbone`; low-rank updates are merged.
-        tokenizer: Of the model; `load_causal_lm` reads it as it is.
+        tokenizer: Of the model; both read it as it is.
         folder: Exists.
-        template: Its chat template, in Jinja.
+        template: Its chat template, in Jinja; None: it has none.
 
     Returns:
         Whether KerasHub has a tokenizer that gives the same tokens; without it the folder holds the
@@ -29,7 +35,7 @@ def save_preset(
     folder = Path(folder)
     backbone = model.get_layer("backbone")
     complete_config(backbone)
-    task = families()[type(backbone).__name__]
+    task = (families() | seq2seq_lms.families())[type(backbone).__name__]
     layer = _keras_tokenizer(tokenizer, task)
     preprocessor = None if layer is None else task.preprocessor_cls(tokenizer=layer)
     task(backbone=backbone, preprocessor=preprocessor).save_to_preset(str(folder))
@@ -41,7 +47,8 @@ def save_preset(
             path.rmdir() if path.is_dir() else path.unlink()
         task(backbone=backbone, preprocessor=None).save_to_preset(str(folder))
     tokenizer.save(folder / CHAT)
-    (folder / TEMPLATE).write_text(template, encoding="utf-8")
+    if template is not None:
+        (folder / TEMPLATE).write_text(template, encoding="utf-8")
     return layer is not None
 
 

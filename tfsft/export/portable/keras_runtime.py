@@ -6,6 +6,7 @@ import keras
 import keras_hub  # noqa: F401  (knows the layers)
 import tensorflow as tf
 
+name = f"Keras {keras.__version__}"
 model = keras.models.load_model(Path(__file__).with_name("model.keras"), compile=False)
 call = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
 

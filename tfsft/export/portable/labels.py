@@ -9,3 +9,8 @@ def named(output, class_names, labels):
     if labels == "single":
         found["label"] = class_names[int(output.argmax())]
     return found
+
+
+def scores(found):
+    """Returns the output of one example, `[classes]`, of what a SavedModel says, by name."""
+    return found["probabilities" if "probabilities" in found else "value"].reshape(-1)

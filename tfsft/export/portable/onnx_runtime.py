@@ -4,6 +4,7 @@ from pathlib import Path
 
 import onnxruntime
 
+name = f"ONNX Runtime {onnxruntime.__version__}"
 session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))
 
 

@@ -1,12 +1,22 @@
-"""python replay.py JOB: answers examples in a process of its own, without what is blocked."""
+"""python replay.py FOLDER BLOCKED...: answers examples in a process of its own.
 
+FOLDER has `runtime.py` and `reading.py`; BLOCKED are packages that are not to be imported. Each
+line of the standard input is an example, in JSON. An array follows for each on the standard output,
+and at the end one whose bytes are JSON: what there is to know of the process.
+"""
+
+import io
 import json
+import os
 import resource
+import statistics
 import sys
 import time
 from pathlib import Path
 
-job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+folder, *blocked = sys.argv[1:]
+results = os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)  # libraries may print what they like
 
 
 class Blocked:
@@ -14,12 +24,12 @@ class Blocked:
 
     def find_spec(self, name, path=None, target=None):
         """Raises for these packages, and finds no other one."""
-        if name.split(".")[0] in job["blocked"]:
+        if name.split(".")[0] in blocked:
             raise ImportError(f"{name} is not to be imported here")
 
 
 sys.meta_path.insert(0, Blocked())
-sys.path.insert(0, job["folder"])
+sys.path.insert(0, folder)
 
 import numpy as np  # noqa: E402
 
@@ -27,7 +37,7 @@ before = time.perf_counter()
 import runtime  # noqa: E402
 
 loaded = time.perf_counter() - before
-from reading import outputs, task  # noqa: E402
+import reading  # noqa: E402
 
 seconds = []
 
@@ -40,7 +50,13 @@ def run(inputs):
     return output
 
 
-found = [outputs(run, *example, **task) for example in job["examples"]]
+def send(array):
+    """Writes an array, behind the number of its bytes."""
+    file = io.BytesIO()
+    np.save(file, array)
+    results.write(file.tell().to_bytes(8, "little"))
+    results.write(file.getbuffer())
+    results.flush()
 
 
 def most_memory():
@@ -53,10 +69,12 @@ def most_memory():
     return most * (1 if sys.platform == "darwin" else 1024)
 
 
-np.savez(
-    job["out"],
-    seconds=np.array(seconds),
-    loaded=loaded,
-    memory=most_memory(),
-    **{f"output{place}": output for place, output in enumerate(found)},
-)
+for line in sys.stdin:
+    send(reading.outputs(run, *json.loads(line), **reading.task))
+about = {
+    "seconds": statistics.median(seconds or [0.0]),
+    "loaded": loaded,
+    "memory": most_memory(),
+    "runtime": runtime.name,
+} | getattr(reading, "found", {})
+send(np.frombuffer(json.dumps(about).encode(), np.uint8))
