@@ -98,6 +98,33 @@ def same_answer(ours, theirs):
         assert theirs["value"] == pytest.approx(ours["prediction"], rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_first_convolutions_stay_in_float(held_out_run, tmp_path, format):
+    out = tmp_path / "out"
+    export_portable(held_out_run("pictures"), out, format, quantize="int8", tolerance=1)
+    if format == "onnx":
+        import onnx
+
+        graph = onnx.load(out / "model.onnx").graph
+        rounded = {
+            name for node in graph.node for name in node.output if "Dequantize" in node.op_type
+        }
+        whole = [not rounded & {*node.input[:2]} for node in graph.node if node.op_type == "Conv"]
+    else:
+        from ai_edge_litert.interpreter import Interpreter
+
+        lite = Interpreter(str(out / "model.tflite"))
+        kinds = {tensor["index"]: tensor["dtype"] for tensor in lite.get_tensor_details()}
+        whole = [
+            {kinds[place] for place in of["inputs"][:2]} == {np.float32}
+            for of in lite._get_ops_details()
+            if "CONV_2D" in of["op_name"]
+        ]
+    assert len(whole) > 4
+    assert whole == [True] * 3 + [False] * (len(whole) - 3)
+
+
 def test_what_answers_differently_is_refused_with_the_worst_and_removed(
     held_out_run, tmp_path, monkeypatch
 ):

@@ -24,7 +24,8 @@ NEEDS = {  # what converts and what runs, and the package that has it
     "onnx": {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"},
     "litert": {"ai_edge_litert": "ai-edge-litert"},
 }
-FLOAT_FIRST = 3  # convolutions that ONNX leaves in float: a rounded weight of few costs most
+FLOAT_FIRST = 3  # convolutions that stay in float: a rounded weight of few costs most
+_CONVOLUTIONS = ("Conv", "CONV_2D", "DEPTHWISE_CONV_2D")
 Inputs = Mapping[str, np.ndarray]
 
 
@@ -75,7 +76,7 @@ def convert(
         UserError: The model has an operation that the format has not.
     """
     try:
-        with _quiet(), _corrected(model, format, quantize, calibration):
+        with _quiet(), _corrected(model, quantize, calibration):
             if format == "onnx":
                 _write_onnx(model, path, output, quantize, calibration, about or {})
                 return None
@@ -98,7 +99,6 @@ def convert(
 
 def _corrected(
     model: keras.Model,
-    format: str,
     quantize: str | None,
     calibration: Callable[[], Iterable[Inputs]] | None,
 ) -> AbstractContextManager[None]:
@@ -106,7 +106,7 @@ def _corrected(
     if quantize != "int8":
         return nullcontext()
     pictures = np.concatenate([inputs["pictures"] for inputs in calibration()])
-    return corrected_biases(model, pictures, FLOAT_FIRST if format == "onnx" else 0)
+    return corrected_biases(model, pictures, FLOAT_FIRST)
 
 
 def _served(model: keras.Model, output: str) -> tuple[Callable, list[tf.TensorSpec]]:
@@ -200,24 +200,19 @@ def _quantized(graph: Any, quantize: str, calibration: Any) -> Any:
         if quantize == "dynamic":
             quantization.quantize_dynamic(prepared, smaller, per_channel=True)
         else:
+            nodes = onnx.load(prepared).graph.node
+            first = _first_quantised([node.op_type for node in nodes])
             quantization.quantize_static(
                 prepared,
                 smaller,
                 Reader(),
-                nodes_to_exclude=_first_nodes(onnx.load(prepared).graph.node),
+                nodes_to_exclude=[node.name for node in nodes[:first]],
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
             )
         return onnx.load(smaller)
-
-
-def _first_nodes(nodes: Sequence[Any]) -> list[str]:
-    """Returns the names of what lies before the first convolution that is quantised."""
-    convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
-    last = convolutions[FLOAT_FIRST] if len(convolutions) > FLOAT_FIRST else 0
-    return [node.name for node in nodes[:last]]
 
 
 def _write_litert(
@@ -250,7 +245,30 @@ def _write_litert(
                 lite.OpsSet.TFLITE_BUILTINS_INT8,
                 lite.OpsSet.TFLITE_BUILTINS,  # for what has no int8, such as integer arithmetic
             ]
-        path.write_bytes(converter.convert())
+            path.write_bytes(_first_in_float(converter))
+        else:
+            path.write_bytes(converter.convert())
+
+
+def _first_in_float(converter: tf.lite.TFLiteConverter) -> bytes:
+    """Quantises a model, but for what lies before the first convolution that is quantised."""
+    debug = tf.lite.experimental
+    debugger = debug.QuantizationDebugger(
+        converter=converter, debug_dataset=converter.representative_dataset
+    )
+    calibrated = tf.lite.Interpreter(model_content=debugger.calibrated_model)
+    names = {tensor["index"]: tensor["name"] for tensor in calibrated.get_tensor_details()}
+    operations = calibrated._get_ops_details()
+    kinds = [operation["op_name"] for operation in operations]
+    kept = [names[of["outputs"][0]] for of in operations[: _first_quantised(kinds)]]
+    debugger.options = debug.QuantizationDebugOptions(denylisted_nodes=kept)
+    return debugger.get_nondebug_quantized_model()
+
+
+def _first_quantised(kinds: Sequence[str]) -> int:
+    """Returns the place of the first convolution that is quantised, among operations in order."""
+    convolutions = [place for place, kind in enumerate(kinds) if kind in _CONVOLUTIONS]
+    return convolutions[FLOAT_FIRST] if len(convolutions) > FLOAT_FIRST else 0
 
 
 @contextmanager
