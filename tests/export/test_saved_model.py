@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from held_out_runs import write_picture_run
+from held_out_runs import write_picture_run, write_text_run
 from PIL import Image
 from text_runs import TEXTS
 
@@ -299,3 +299,19 @@ def test_a_wrong_choice_is_refused(held_out_run, tmp_path, monkeypatch, untimed,
     with pytest.raises(UserError, match="answers differently from the run"):
         export_saved_model(held_out_run(name), tmp_path / "out", certified=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tags", "questions"])
+def test_half_precision_may_choose_otherwise(encoder, tmp_path, untimed, name):
+    """Of random weights many choices are nearly equal, and rounding decides."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        (tmp_path / "run").mkdir()
+        write_text_run(tmp_path / "run", name, encoder("bert"))
+    finally:
+        keras.config.set_dtype_policy(before)
+    exported = export_saved_model(tmp_path / "run", tmp_path / "out", certified=True)
+    assert 0 < exported.difference < saved_model.HALF_PRECISION_TOLERANCE
+    assert 0 < exported.certificate.difference < saved_model.HALF_PRECISION_TOLERANCE

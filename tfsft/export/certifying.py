@@ -18,11 +18,9 @@ from tfsft.export.certificate import (
 )
 from tfsft.export.held_out import raw_inputs
 from tfsft.export.judging import FIGURES, Judge, differences
-from tfsft.export.judging_choices import ServedAnswers, ServedTags
+from tfsft.export.judging_choices import SERVED
 from tfsft.export.predictor import Predictor
 from tfsft.export.replaying import replay, replay_keras
-
-_SERVED = {"token_classification": ServedTags, "question_answering": ServedAnswers}
 
 
 def certify(
@@ -51,7 +49,7 @@ def certify(
     Raises:
         UserError: The export does not answer as the run does.
     """
-    served = _SERVED.get(predictor.task["task"], Judge) if format == "saved_model" else Judge
+    served = SERVED.get(predictor.task["task"], Judge) if format == "saved_model" else Judge
     judge = served(predictor, source)
     ours = judge.ours()
     with tempfile.TemporaryDirectory(prefix="tfsft-inputs-") as place:

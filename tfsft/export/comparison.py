@@ -11,12 +11,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfsft.evaluation.tags import is_plain
+from tfsft.export.judging import differences
+from tfsft.export.judging_choices import SERVED
 from tfsft.export.predictor import Predictor
-from tfsft.training.scoring import character_spans
 
 SAMPLES = 8
-ENDS = ("start", "end")
 BUILT_IN = (
     "This is a good day, isn't it?",
     "The train from Ankara to Berlin was late again; Ada Lovelace didn't mind.",
@@ -44,10 +43,30 @@ def compare(predictor: Predictor, folder: Path) -> tuple[int, float]:
     columns = _sample_texts(predictor)
     ids = [str(i) for i in range(len(columns[0]))]
     examples = predictor.plain(dict(zip(predictor.columns, columns, strict=True)), ids)
-    expected, _ = predictor.answer(examples)
     served = loaded.serve(*(tf.constant(column) for column in columns))
     served = {name: value.numpy() for name, value in served.items()}
-    return len(ids), _difference(predictor.task, expected, served, columns[-1])
+    if predictor.task["task"] not in SERVED:
+        expected, _ = predictor.answer(examples)
+        return len(ids), _difference(predictor.task, expected, served)
+    judge = SERVED[predictor.task["task"]](predictor, examples)
+    ours = judge.ours()
+    theirs = judge.theirs(ours, _choices(predictor.task, served))
+    return len(ids), float(np.max(differences(ours, theirs), initial=0.0))
+
+
+def _choices(task: dict[str, Any], served: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Returns what `SERVED` compares, of the outputs of a SavedModel."""
+    if "tags" not in served:
+        return list(np.stack([served["start"], served["end"], served["probability"]], axis=1))
+    numbers = {name.encode(): place for place, name in enumerate(task["tags"])}
+    found = []
+    for starts, ends, tags, sure in zip(
+        *(served[name] for name in ("starts", "ends", "tags", "probabilities")), strict=True
+    ):
+        inside = starts >= 0
+        chosen = np.array([numbers[tag] for tag in tags[inside]])
+        found.append(np.stack([starts[inside], ends[inside], chosen, sure[inside]], axis=1))
+    return found
 
 
 def _sample_texts(predictor: Predictor) -> list[list[str]]:
@@ -73,32 +92,10 @@ def _halves(text: str) -> tuple[str, str]:
 
 
 def _difference(
-    task: dict[str, Any],
-    expected: Sequence[dict[str, Any]],
-    served: dict[str, np.ndarray],
-    contexts: Sequence[str] = (),
+    task: dict[str, Any], expected: Sequence[dict[str, Any]], served: dict[str, np.ndarray]
 ) -> float:
     """Returns the largest difference between the predictor's answers and the SavedModel's."""
-    if task["task"] == "token_classification":
-        pairs = [
-            pair
-            for row, answer in enumerate(expected)
-            for pair in _entity_pairs(
-                task["tags"], answer, {name: of[row] for name, of in served.items()}
-            )
-        ]
-    elif task["task"] == "question_answering":
-        # Of equally good answers either may say another one, so each is checked in itself.
-        for context, said, start, end in zip(
-            contexts, *(served[name] for name in ("answer", *ENDS)), strict=True
-        ):
-            if said.decode() != (context[start:end] if start >= 0 else ""):
-                return np.inf
-        pairs = [
-            (answer["probability"], found)
-            for answer, found in zip(expected, served["probability"], strict=True)
-        ]
-    elif task["labels"] == "regression":
+    if task["labels"] == "regression":
         pairs = [
             (answer["prediction"], value)
             for answer, value in zip(expected, served["value"], strict=True)
@@ -109,24 +106,8 @@ def _difference(
             for answer, found in zip(expected, served["probabilities"], strict=True)
             for pair in zip(answer["probabilities"].values(), found, strict=True)
         ]
-    differences = [abs(a - float(b)) / max(1.0, abs(a)) for a, b in pairs]
-    return float(np.max(differences, initial=0.0))  # unlike max, NaN stays NaN
-
-
-def _entity_pairs(
-    names: Sequence[str], answer: dict[str, Any], served: dict[str, np.ndarray]
-) -> list[tuple[float, float]]:
-    """Returns the probabilities of a text's entities by the predictor and by the SavedModel."""
-    words = np.flatnonzero(served["starts"] >= 0)
-    starts, ends, sure = (served[name][words] for name in ("starts", "ends", "probabilities"))
-    tags = [tag.decode() for tag in served["tags"][words]]
-    spans = character_spans(tags, starts.tolist(), ends.tolist(), plain=is_plain(names))
-    entities = answer["entities"]
-    if [(e["start"], e["end"], e["type"]) for e in entities] != spans:
-        return [(0.0, np.inf)]
-    inside = [np.prod(sure[(starts >= first) & (starts < last)]) for first, last, _ in spans]
-    of_entities = [(e["probability"], p) for e, p in zip(entities, inside, strict=True)]
-    return [*of_entities, (answer["probability"], np.prod(sure, dtype=np.float64))]
+    apart = [abs(a - float(b)) / max(1.0, abs(a)) for a, b in pairs]
+    return float(np.max(apart, initial=0.0))  # unlike max, NaN stays NaN
 
 
 def _compare_pictures(predictor: Predictor, loaded: Any) -> tuple[int, float]:

@@ -112,3 +112,6 @@ class ServedAnswers(Judge):
     def score(self, outputs: Outputs) -> float:
         """Returns the share of exact answers."""
         return evaluation.question_metrics(self.true_answers(), self.answers(outputs))["exact"]
+
+
+SERVED = {"token_classification": ServedTags, "question_answering": ServedAnswers}
