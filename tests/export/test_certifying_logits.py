@@ -175,6 +175,7 @@ def test_tokens_that_are_others_elsewhere_are_counted(tmp_path, untimed):
     assert "other tokens of 25.0% of the texts" in exported.notes[0]
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused_with_the_worst(writing_run, tmp_path, untimed, monkeypatch):
     monkeypatch.delenv(PYTHON, raising=False)
     from tfsft.models import hugging_face_format

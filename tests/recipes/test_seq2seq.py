@@ -236,6 +236,22 @@ def test_a_t5_trains_and_its_loss_is_that_of_numpy_whatever_the_padding(tied, pa
     assert scores["token_accuracy"] == pytest.approx(accuracy, abs=0.01)
 
 
+@pytest.mark.slow
+def test_the_certificate_of_an_export_has_the_perplexity_of_the_run(bart, tfsft, tmp_path):
+    """Its columns have names of nobody, and are found again by the settings."""
+    table = tmp_path / "table.csv"
+    rows = [f"1,{a},{a} {b} {a}\n" for a in WORDS for b in WORDS if a != b]
+    table.write_text("prompt,second,first\n" + "".join(rows))
+    columns = {"input_column": "first", "target_column": "second"}
+    metrics = train(options(str(table), bart, **columns), tmp_path / "run")
+    done = tfsft("export", tmp_path / "run", "--format", "keras")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "keras" / "certificate.json").read_text())
+    assert found["examples"] == 9
+    for side in ("keras", "exported"):
+        assert found[side]["score"] == pytest.approx(metrics["test"]["perplexity"], rel=1e-4)
+
+
 def test_the_commands_answer_and_score(run, pairs, tfsft, tmp_path):
     (tmp_path / "texts.csv").write_text("article\nada bob ada\njo cleo jo\n")
     done = tfsft("predict", run, "--csv", tmp_path / "texts.csv", "--out", tmp_path / "a.csv")
