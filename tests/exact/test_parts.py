@@ -57,10 +57,10 @@ def leave_out_variables(monkeypatch, pattern):
             assert group != pattern.partition("/")[0] or len(kept) < len(arrays)
             checkpoints.restore(group, variables, kept, leave_out)
 
-    from tfsft.training import run
+    from tfsft.training import phase, run
     from tfsft.training.callbacks import best, checkpointer
 
-    for module in (run, checkpointer, best):
+    for module in (run, phase, checkpointer, best):
         monkeypatch.setattr(module, "restore", restore)
 
 
