@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tfsft.errors import UserError
 from tfsft.evaluation.atomic_write import atomic_write
 from tfsft.evaluation.pages import render
 from tfsft.evaluation.wording import percent
+from tfsft.export.replaying import Replay
 
 FORMAT = 1
 EXACT = 1e-4  # the largest difference of outputs in float32
@@ -46,6 +47,19 @@ class Side:
     loaded: float
     memory: int
     runtime: str
+
+    @classmethod
+    def of(cls, score: float | None, path: Path, replay: Replay) -> Self:
+        """Returns what is known of a model.
+
+        Args:
+            score: Its figure.
+            path: Its file, or the folder of an export.
+            replay: How it has answered.
+        """
+        return cls(
+            score, size_of(path), replay.seconds, replay.loaded, replay.memory, replay.runtime
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from tfsft.export.certificate import (
     Side,
     check_seen,
     issue_certificate,
-    size_of,
     worst_rows,
 )
 from tfsft.export.held_out import raw_inputs
@@ -63,13 +62,6 @@ def certify(
     same = [a == b for a, b in zip(*said, strict=True)]
     if predictor.labels == "regression":
         same = apart <= EXACT
-    sides = [
-        Side(judge.score(outputs), size, of.seconds, of.loaded, of.memory, of.runtime)
-        for outputs, size, of in (
-            (ours, size_of(predictor.run / "model.keras"), keras),
-            (theirs, size_of(out), exported),
-        )
-    ]
     certificate = Certificate(
         run=predictor.run.resolve().name,
         format=format,
@@ -80,8 +72,8 @@ def certify(
         difference=float(np.max(apart, initial=0.0)),
         agreement=float(np.mean(same)),
         tolerance=tolerance if tolerance is not None else LOSS if quantize else EXACT,
-        keras=sides[0],
-        exported=sides[1],
+        keras=Side.of(judge.score(ours), predictor.run / "model.keras", keras),
+        exported=Side.of(judge.score(theirs), out, exported),
         worst=worst_rows(source.ids, *said, apart),
     )
     issue_certificate(certificate, out)

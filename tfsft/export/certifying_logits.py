@@ -22,7 +22,6 @@ from tfsft.export.certificate import (
     Side,
     check_seen,
     issue_certificate,
-    size_of,
     worst_rows,
 )
 from tfsft.export.chat_predictor import WritingPredictor
@@ -96,15 +95,7 @@ def certify_logits(
     apart = np.array([of.difference for of in exported.outputs])
     check_seen(predictor.run, feed.source.ids, apart)
     losses = np.concatenate([of.losses for of in exported.outputs], axis=1).mean(axis=1)
-    sides = [
-        Side(float(np.exp(loss)), size, of.seconds, of.loaded, of.memory, of.runtime)
-        for loss, size, of in zip(
-            losses,
-            (size_of(predictor.run / "model.keras"), size_of(out)),
-            (plain, exported),
-            strict=True,
-        )
-    ]
+    ours, theirs = np.exp(losses).tolist()
     said = [
         [f"perplexity {np.exp(of.losses[side].mean()):.4g}" for of in exported.outputs]
         for side in (0, 1)
@@ -119,8 +110,8 @@ def certify_logits(
         difference=float(apart.max()),
         agreement=float(np.mean(np.concatenate([of.same for of in exported.outputs]))),
         tolerance=EXACT if tolerance is None else tolerance,
-        keras=sides[0],
-        exported=sides[1],
+        keras=Side.of(ours, predictor.run / "model.keras", plain),
+        exported=Side.of(theirs, out, exported),
         worst=worst_rows(feed.source.ids, *said, apart),
         tokens=None if exported.tokens is None else float(np.mean(exported.tokens)),
     )
