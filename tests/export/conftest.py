@@ -10,6 +10,8 @@ from chat_runs import write_chat_run
 from held_out_runs import hold_out_texts, write_picture_run, write_text_run
 from seq2seq_families import WORDS, tiny_bart, tiny_t5, write_rewriter_run
 
+from tfsft.models import hugging_face_format
+
 CHATS = [
     [
         {"role": "user", "content": f"{i} + {i}? 你"},
@@ -91,3 +93,16 @@ def writing_run(tmp_path_factory):
         return run
 
     return make
+
+
+@pytest.fixture
+def other_weights(monkeypatch):
+    """Writes other weights for Hugging Face than the model has."""
+    contents = hugging_face_format._contents
+
+    def wrong(*args):
+        config, tensors = contents(*args)
+        tensors["model.norm.weight"] = tensors["model.norm.weight"] * 1.01
+        return config, tensors
+
+    monkeypatch.setattr(hugging_face_format, "_contents", wrong)

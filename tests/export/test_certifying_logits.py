@@ -176,18 +176,10 @@ def test_tokens_that_are_others_elsewhere_are_counted(tmp_path, untimed):
 
 
 @pytest.mark.slow
-def test_other_weights_are_refused_with_the_worst(writing_run, tmp_path, untimed, monkeypatch):
+def test_other_weights_are_refused_with_the_worst(
+    writing_run, tmp_path, untimed, other_weights, monkeypatch
+):
     monkeypatch.delenv(PYTHON, raising=False)
-    from tfsft.models import hugging_face_format
-
-    contents = hugging_face_format._contents
-
-    def wrong(*args):
-        config, tensors = contents(*args)
-        tensors["model.norm.weight"] = tensors["model.norm.weight"] * 1.01
-        return config, tensors
-
-    monkeypatch.setattr(hugging_face_format, "_contents", wrong)
     monkeypatch.setattr(language_model, "_compare", lambda *_: 0.0)
     with pytest.raises(
         UserError, match=r"answers differently(.|\n)*The worst of 4(.|\n)*perplexity"

@@ -198,17 +198,7 @@ def test_a_family_that_hugging_face_does_not_get_is_refused(make_run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_other_weights_is_removed(make_run, tmp_path, monkeypatch):
-    from tfsft.models import hugging_face_format
-
-    contents = hugging_face_format._contents
-
-    def wrong(*args):
-        config, tensors = contents(*args)
-        tensors["model.norm.weight"] = tensors["model.norm.weight"] * 1.01
-        return config, tensors
-
-    monkeypatch.setattr(hugging_face_format, "_contents", wrong)
+def test_a_folder_with_other_weights_is_removed(make_run, tmp_path, other_weights):
     with pytest.raises(UserError, match="answers differently"):
         export_language_model(make_run("llama"), tmp_path / "out", "hf")
     assert list(tmp_path.iterdir()) == []
