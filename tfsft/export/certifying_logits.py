@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,12 +161,22 @@ def answer_tokens(feed: data.TextFeed) -> Iterator[tuple[dict[str, list[int]], l
             second = int(table.rows["second"][row])
             parts = {"encoder_": ids[:second], "decoder_": ids[second:]}
             targets = targets[second:]
-        inputs = {}
-        for part, tokens in parts.items():
-            inputs[f"{part}token_ids"] = tokens.tolist()
-            inputs[f"{part}padding_mask"] = [1] * len(tokens)
         places = np.flatnonzero(targets >= 0)
-        yield inputs, places.tolist(), targets[places].tolist()
+        yield named_inputs(parts), places.tolist(), targets[places].tolist()
+
+
+def named_inputs(parts: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
+    """Returns the inputs of a model for one row, by name.
+
+    Args:
+        parts: Its tokens, by what the names of their inputs begin with: "", or "encoder_" and
+            "decoder_".
+    """
+    inputs = {}
+    for part, tokens in parts.items():
+        ids = [int(token) for token in tokens]
+        inputs |= {f"{part}token_ids": ids, f"{part}padding_mask": [1] * len(ids)}
+    return inputs
 
 
 def whole_tokens(predictor: WritingPredictor, source: Any) -> list[Any]:

@@ -11,7 +11,14 @@ import numpy as np
 from tfsft import models
 from tfsft.data import ChatEncoder, Seq2SeqEncoder, make_template
 from tfsft.evaluation.finished_run import read_task
-from tfsft.export.certifying_logits import MOST, certify_logits, check_provable, logits, noted
+from tfsft.export.certifying_logits import (
+    MOST,
+    certify_logits,
+    check_provable,
+    logits,
+    named_inputs,
+    noted,
+)
 from tfsft.export.chat_predictor import ChatPredictor, WritingPredictor
 from tfsft.export.exported import Exported, answers_differently, refuse_existing, written_beside
 from tfsft.export.held_out import find_held_out
@@ -141,10 +148,7 @@ def _compare(predictor: WritingPredictor, folder: Path) -> float:
         parts = {"": ids[: predictor.task["max_length"]]}
         if isinstance(encoder, Seq2SeqEncoder):
             parts = {"encoder_": ids, "decoder_": [*encoder.decoder_start, *ids[:4]]}
-        inputs = {}
-        for part, tokens in parts.items():
-            inputs[f"{part}token_ids"] = tokens
-            inputs[f"{part}padding_mask"] = [1] * len(tokens)
+        inputs = named_inputs(parts)
         ours, theirs = (logits(of, inputs) for of in (predictor.model, model))
         largest = max(largest, float(np.abs(ours - theirs).max()))
     return largest
