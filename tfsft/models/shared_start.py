@@ -29,7 +29,8 @@ class SharedStart(keras.layers.Layer):
 
     Args:
         backbone: Of one of the families of `shares_start`.
-        length: How many tokens all rows of a batch have in common at their start.
+        length: How many tokens all rows of a batch have in common at their start; each has
+            more.
     """
 
     def __init__(self, backbone: keras.Model, length: int):
@@ -49,8 +50,6 @@ class SharedStart(keras.layers.Layer):
         tokens, hidden]`.
         """
         inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-        if token_ids.shape[1] is not None and token_ids.shape[1] <= self.length:
-            return self.backbone(inputs)  # all start: Keras asks for shapes by short rows
         rows = _Rows(self.length, tf.shape(token_ids))
         with tf.control_dependencies([rows.check(token_ids)]):
             inputs = {name: rows.join(x) for name, x in inputs.items()}
