@@ -86,6 +86,22 @@ def test_encoders_and_their_masks():
     np.testing.assert_allclose(once(*inputs), model(inputs), atol=1e-6)
 
 
+def test_what_runs_eagerly_is_not_traced(monkeypatch):
+    """Each step has a function of its own, which would be traced for that step alone."""
+    model = encoders()
+    inputs = keras.random.normal((2, 6, 8), seed=0), tf.constant([[1] * 6, [1] * 4 + [0] * 2])
+    expected = model(inputs)
+    kind, traced = type(model.layers[-1]), []
+    plain = kind.call
+    monkeypatch.setattr(
+        kind, "call", lambda *args, **kw: traced.append(tf.inside_function()) or plain(*args, **kw)
+    )
+    with traced_once(model):
+        found = model(inputs)
+    np.testing.assert_array_equal(found, expected)
+    assert traced == [False] * 5
+
+
 def test_only_blocks_that_compute_the_same_are_alike():
     assert [len(blocks) for blocks in alike(encoders())] == [5]
     for changed in ({"activation": "gelu"}, {"intermediate_dim": 8}, {"layer_norm_epsilon": 1e-3}):

@@ -20,7 +20,8 @@ NAMES = ("name", "_name", "_path", "_parent_path")
 def traced_once(
     model: keras.Model, rounded: Mapping[keras.layers.Layer, tf.Tensor] | None = None
 ) -> Iterator[None]:
-    """Traces blocks of a model that are alike once, in what is traced inside.
+    """Traces blocks of a model that are alike once, in what is traced inside; what runs eagerly
+    stays as it is.
 
     Args:
         model: Keeps its layers and weights.
@@ -72,6 +73,8 @@ class _Function:
         """Returns what takes the place of a block's `call`."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if not tf.inside_function():  # this function would be traced for a single step
+                return type(block).call(block, *args, **kwargs)
             plain = tuple((k, v) for k, v in sorted(kwargs.items()) if not tf.is_tensor(v))
             tensors = {k: v for k, v in kwargs.items() if tf.is_tensor(v)}
             values = [tf.convert_to_tensor(v._value) for v in block.variables]
