@@ -46,6 +46,7 @@ def check(run, folder, *, runtime, tokens):
     page = (folder / "certificate.html").read_text()
     assert "of the most likely tokens are those of the run" in page
     assert found["exported"]["runtime"].split(",")[0].replace("'", "&#39;") in page
+    assert ("in another process without tfsft" in page) == (not runtime.startswith("tfsft"))
     return found
 
 
