@@ -59,8 +59,8 @@ def test_words_of_the_data_have_the_tags_of_found_words():
     judge = tagged("Mr. Fox ran.", [0, 8], [7, 12], [1, 0])
     assert judge.words.column("starts") == [[0, 2, 4, 8, 11]]
     said = np.eye(3, dtype=np.float32)[[1, 0, 2, 0, 1]]
-    assert judge.score([said]) == 1.0
-    assert judge.score([said[[1, 0, 2, 3, 4]]]) == 0.0
+    for outputs, score in (([said], 1.0), ([said[[1, 0, 2, 3, 4]]], 0.0)):
+        assert judge.score(outputs, judge.answers(outputs)) == score
 
 
 def test_other_words_cannot_be_compared():
@@ -91,4 +91,4 @@ def test_answers_are_those_of_the_best_ones():
         np.testing.assert_allclose(differences(ours, theirs), [difference], atol=1e-6)
         if answer is not None:
             assert judge.answers(theirs) == [answer]
-            assert judge.score(theirs) == score
+            assert judge.score(theirs, [answer]) == score

@@ -72,8 +72,8 @@ def certify(
         difference=float(np.max(apart, initial=0.0)),
         agreement=float(np.mean(same)),
         tolerance=tolerance if tolerance is not None else LOSS if quantize else EXACT,
-        keras=Side.of(judge.score(ours), predictor.run / "model.keras", keras),
-        exported=Side.of(judge.score(theirs), out, exported),
+        keras=Side.of(judge.score(ours, said[0]), predictor.run / "model.keras", keras),
+        exported=Side.of(judge.score(theirs, said[1]), out, exported),
         worst=worst_rows(source.ids, *said, apart),
     )
     issue_certificate(certificate, out)

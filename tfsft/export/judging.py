@@ -49,7 +49,7 @@ class Judge:
         if predictor.labels == "tags":
             return [[predictor.task["tags"][tag] for tag in of.argmax(axis=1)] for of in outputs]
         if predictor.labels == "answers":
-            return self._found_answers(outputs)[0]
+            return self._found_answers(outputs)
         rows = evaluation.predictions.predictions(
             list(self.source.ids),
             None,
@@ -59,15 +59,18 @@ class Judge:
         )
         return [row.prediction for row in rows]
 
-    def score(self, outputs: Outputs) -> float | None:
-        """Returns the figure of `FIGURES` that outputs reach; None where it is not defined."""
+    def score(self, outputs: Outputs, answers: Sequence[Any]) -> float | None:
+        """Returns the figure of `FIGURES` that outputs reach; None where it is not defined.
+
+        Args:
+            outputs: Of the examples.
+            answers: What `answers` says of these.
+        """
         kind, names = self.predictor.labels, self.predictor.class_names
         if kind == "tags":
-            metrics = evaluation.tag_metrics(self.true_tags(), self.answers(outputs), names)
+            metrics = evaluation.tag_metrics(self.true_tags(), answers, names)
         elif kind == "answers":
-            metrics = evaluation.question_metrics(
-                self.true_answers(), *self._found_answers(outputs)
-            )
+            metrics = evaluation.question_metrics(self.true_answers(), answers)
         else:
             labels = np.asarray(self.source.labels)
             with warnings.catch_warnings():  # probabilities of 8 bits do not sum to one
@@ -84,16 +87,11 @@ class Judge:
         """Returns the right answers to questions."""
         return [[answer["text"] for answer in found] for found in self.source.column("answers")]
 
-    def _found_answers(self, outputs: Outputs) -> tuple[list[str], list[float], list[str]]:
-        """Returns the answers, how much speaks for none, and the best spans."""
-        decoder = answer_decoder(self.predictor, self.source, outputs)
-        found, contexts = decoder.answers(), self.source.column("context")
+    def _found_answers(self, outputs: Outputs) -> list[str]:
+        found = answer_decoder(self.predictor, self.source, outputs).answers()
+        contexts = self.source.column("context")
         spans = [self.predictor.encoder.words(context) for context in contexts]
-        said, best = (
-            [answer_text(*parts, best=widest) for parts in zip(found, contexts, spans, strict=True)]
-            for widest in (False, True)
-        )
-        return said, [answer.no_answer_score for answer in found], best
+        return [answer_text(*parts) for parts in zip(found, contexts, spans, strict=True)]
 
 
 def run_outputs(predictor: Predictor, source: Any) -> list[np.ndarray]:

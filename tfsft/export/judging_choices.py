@@ -4,6 +4,7 @@ It says only which tag or answer it chose, and how probable that is. This much c
 what the run says of every choice: see `claimed`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,9 @@ class ServedTags(Judge):
             )
         return found
 
-    def score(self, outputs: Outputs) -> float | None:
+    def score(self, outputs: Outputs, answers: Sequence[list[str]]) -> float | None:
         """Returns F1 of the entities in the words of the data."""
-        columns = self.answers(outputs), self.words.column("starts"), self.source.column("starts")
+        columns = answers, self.words.column("starts"), self.source.column("starts")
         said = []
         for tags, found, wanted in zip(*columns, strict=True):
             places = np.searchsorted(found, wanted, side="right") - 1
@@ -109,9 +110,9 @@ class ServedAnswers(Judge):
             said.append(context[max(start, 0) : max(end, 0)])
         return said
 
-    def score(self, outputs: Outputs) -> float:
+    def score(self, outputs: Outputs, answers: Sequence[str]) -> float:
         """Returns the share of exact answers."""
-        return evaluation.question_metrics(self.true_answers(), self.answers(outputs))["exact"]
+        return evaluation.question_metrics(self.true_answers(), answers)["exact"]
 
 
 SERVED = {"token_classification": ServedTags, "question_answering": ServedAnswers}
