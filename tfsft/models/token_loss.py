@@ -33,6 +33,7 @@ def with_token_loss(model: keras.Model, logits: int = LOGITS, shared: int = 0) -
         log-likelihood of each target in nats, and whether it was the likeliest token (1 or 0); both
         are 0 without a target.
     """
+    inputs = {tensor.name: tensor for tensor in model.inputs}
     targets = keras.Input((None,), dtype="int32", name="targets")
     head, node, _ = model.output._keras_history
     if isinstance(head, keras.layers.ReversibleEmbedding) and not head.quantization_mode:
@@ -40,16 +41,12 @@ def with_token_loss(model: keras.Model, logits: int = LOGITS, shared: int = 0) -
     else:  # a head of the family's own: its logits are all made
         states, project = model.output, None
     if shared and states._keras_history.operation.name == "backbone":
-        backbone, inputs = model.get_layer("backbone"), _by_name(model)
+        backbone = model.get_layer("backbone")
         if shares_start(backbone):
             start = SharedStart(backbone, shared)
             states = start(inputs["token_ids"], inputs["padding_mask"])
     outputs = _TokenLoss(project, max(1, logits // model.output.shape[-1]))(states, targets)
-    return keras.Model({**_by_name(model), "targets": targets}, outputs, name="token_loss_network")
-
-
-def _by_name(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    return {tensor.name: tensor for tensor in model.inputs}
+    return keras.Model({**inputs, "targets": targets}, outputs, name="token_loss_network")
 
 
 def _projection(head: keras.layers.ReversibleEmbedding) -> Callable:

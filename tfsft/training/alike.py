@@ -39,6 +39,8 @@ def alike(model: keras.Model) -> list[list[keras.layers.Layer]]:
     """Returns the blocks of a transformer that differ in nothing but their weights and names."""
     groups = defaultdict(list)
     for layer in model._flatten_layers(include_self=False):
+        # Blocks of KerasHub have no class in common, but names like TransformerEncoder and
+        # GemmaDecoderBlock (T5's have not, and are left as they are).
         if "coder" not in type(layer).__name__ or is_functional(layer):
             continue
         inner = list(layer._flatten_layers())
