@@ -67,7 +67,8 @@ class Config:
             prefix of the first layer to train.
         epochs: Passes over the data.
         max_steps: Most updates; 0 is no limit.
-        batch_size: Conversations in one update.
+        batch_size: Conversations in one update, on average: each learns about as many tokens, so
+            that those of short conversations do not count for more.
         batch_tokens: Tokens in one update, padding included, instead of `batch_size`; 0 goes by
             conversations.
         accumulate: Parts a batch is computed in: same result, less memory.
@@ -208,6 +209,7 @@ def main(config: Config, run: training.Run) -> None:
     train = feeds["train"].pipeline(
         config.batch_size,
         batch_tokens=config.batch_tokens,
+        even=True,
         multiple=run.strategy.num_replicas_in_sync * config.accumulate,
         packing=config.packing,
         seed=config.seed,

@@ -42,6 +42,34 @@ def test_batches_by_tokens_keep_to_the_budget_and_the_multiple(lengths):
     assert all(len(b) * width <= 2000 for b, width in zip(rows, widths, strict=True))
 
 
+def test_even_batches_count_about_as_many_tokens_and_have_the_examples_on_average(lengths):
+    counted = lengths - 2
+    plan = LengthPlan(lengths, 32, even=counted, seed=3)
+    rows, _, widths = plan.epoch(1)
+    assert len(lengths) / plan.steps == pytest.approx(32, rel=0.05)
+    assert max(len(b) * w for b, w in zip(rows, widths, strict=True)) <= 32 * lengths.max()
+    by_count = LengthPlan(lengths, 32, seed=3).epoch(1)[0]
+    sums, others = ([counted[batch].sum() for batch in plan] for plan in (rows, by_count))
+    # The last batch has what is left.
+    assert np.sort(sums)[1:] == pytest.approx(32 * counted.mean(), rel=0.2)
+    assert np.std(sums) < np.std(others) / 5
+
+
+def test_examples_that_count_little_make_batches_no_larger_than_the_largest_by_examples():
+    lengths = np.append(np.full(900, 10), np.full(100, 90))
+    rows, _, widths = LengthPlan(lengths, 8, even=np.where(lengths > 50, 80, 0)).epoch(0)
+    assert max(len(b) * w for b, w in zip(rows, widths, strict=True)) == 8 * 90
+
+
+def test_even_batches_are_the_same_however_they_are_shared(lengths):
+    alone = LengthPlan(lengths, 8, even=lengths, seed=3).epoch(0)
+    shared = LengthPlan(lengths, 8, even=lengths, multiple=6, seed=3).epoch(0)
+    assert alone[2] == shared[2]
+    for mine, rows, weights in zip(alone[0], *shared[:2], strict=True):
+        assert len(rows) % 6 == 0
+        assert rows[weights == 1].tolist() == mine.tolist()
+
+
 def test_an_example_beyond_the_budget_has_a_batch_of_its_own():
     plan = LengthPlan(np.array([50, 3, 3, 3]), 0, batch_tokens=12)
     rows, _, widths = plan.epoch(0)

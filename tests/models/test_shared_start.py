@@ -50,6 +50,14 @@ def test_loss_and_gradients_are_those_of_single_rows(tmp_path, family, targets):
             )
 
 
+def test_single_rows_of_a_backbone_that_allows_packed_ones(tmp_path):
+    model = models.load_causal_lm(str(tiny_causal_lm(tmp_path / "llama", "llama"))).model
+    expected, _ = losses_and_gradients(model, slice(None), ALL)
+    models.allow_packing(model.get_layer("backbone"))
+    found, _ = losses_and_gradients(model, slice(None), ALL, len(START))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_fewer_tokens_go_through_the_layers(tmp_path):
     model = models.load_causal_lm(str(tiny_causal_lm(tmp_path / "llama", "llama"))).model
     network = models.with_token_loss(model, shared=len(START))

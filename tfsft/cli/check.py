@@ -88,7 +88,9 @@ def check(info: RecipeInfo, values: dict[str, Any], options: CheckOptions) -> in
 
 
 def _few(source: Any, batch_size: int, batches: int) -> list[int]:
-    """Returns the rows to try: the first ones, and the longest, which need the most memory."""
+    """Returns the rows to try: the first ones; of texts those of all lengths, with the longest,
+    which need the most memory.
+    """
     rows = list(range(min(len(source), batch_size * batches)))
     if batches == 1 or not hasattr(source, "column"):
         return rows
@@ -98,8 +100,10 @@ def _few(source: Any, batch_size: int, batches: int) -> list[int]:
         for start in range(0, len(source), 8192)
         for cell in source.column(name, slice(start, start + 8192))
     ]
-    longest = sorted(range(len(source)), key=lengths.__getitem__)[-batch_size:]
-    return sorted({*rows[: batch_size * (batches - 1)], *longest})
+    from tfsft.training.answering import spread
+
+    by_length = sorted(range(len(source)), key=lengths.__getitem__)
+    return sorted(by_length[place] for place in spread(len(source), len(rows)))
 
 
 def _show_data(splits: Any, found: Any) -> None:
@@ -165,7 +169,7 @@ def _show_cost(run: Any, size: int, tried: int, config: Any, memory: tuple[str, 
     usable = usable_memory()
     if fitting := min(filter(None, (p.largest_batch(usable) for p in run.measured)), default=0):
         click.echo(
-            f"Batches of up to about {fitting:,} of the longest examples need nine tenths of the "
+            f"Batches of up to about {fitting:,} examples need nine tenths of the "
             f"{usable / 2**30:.1f} GiB that there are."
         )
     click.echo(f"Time to finish: about {duration(total)}, validation aside.")

@@ -1,5 +1,7 @@
 """The order of examples of different lengths: batches of alike lengths, padded to few widths."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tfsft.data.plan import BatchPlan
@@ -24,8 +26,13 @@ class LengthPlan:
         batch_size: Examples in one global batch.
         batch_tokens: Tokens in one global batch, padding included, instead of `batch_size`; 0 goes
             by examples. An example longer than that has a batch of its own.
-        multiple: With `batch_tokens`, what the examples of a batch are a multiple of: replicas
-            times accumulated parts.
+        even: How many tokens of each example the loss counts, int `[size]`, to give each batch
+            about as many of these, and `batch_size` examples on average. A batch counts as much as
+            any other: among batches of as many examples, the tokens of short ones would count
+            several times those of long ones. No batch takes more memory than the largest of those.
+        multiple: With `batch_tokens` or `even`, what the examples of a batch are a multiple of:
+            replicas times accumulated parts. The second fills up with filler, so that batches do
+            not depend on it.
         seed: With the epoch, all that the order depends on.
         shuffle: False goes from long to short, and keeps the order of the source among equals.
         balance: Class of each example, as for `BatchPlan`.
@@ -42,6 +49,7 @@ class LengthPlan:
         batch_size: int,
         *,
         batch_tokens: int = 0,
+        even: np.ndarray | None = None,
         multiple: int = 1,
         seed: int = 0,
         shuffle: bool = True,
@@ -58,17 +66,24 @@ class LengthPlan:
         self.seed = seed
         self.shuffle = shuffle
         self._lengths = np.maximum(lengths, 1)  # no batch is empty, if its texts are
-        self._multiple = multiple if batch_tokens else batch_size
+        by_count = not batch_tokens and even is None
+        self._multiple = batch_size if by_count else multiple
         longest_first = -np.sort(-self._lengths)
-        cuts = _cuts(longest_first, batch_size, batch_tokens, multiple)
+
+        def fitting(length: int) -> int:
+            return batch_tokens // length // multiple * multiple if batch_tokens else batch_size
+
+        cuts = _cuts(longest_first, fitting)
         self.widths = choose_widths(longest_first[cuts[:-1]], np.diff(cuts), known=widths)
-        if batch_tokens:  # of which padding takes its part
-            padded = self.widths[np.searchsorted(self.widths, longest_first)]
-            cuts = _cuts(padded, batch_size, batch_tokens, multiple)
+        if not by_count:
+            if not batch_tokens:
+                fitting = _evenly(even, self.widths, self._lengths, batch_size).__getitem__
+            # Padding takes its part.
+            cuts = _cuts(self.widths[np.searchsorted(self.widths, longest_first)], fitting)
         self._cuts = cuts
         self.steps = len(cuts) - 1
         self.batch_size = -(-self.size // self.steps) if batch_tokens else batch_size
-        self.fixed_batch = None if batch_tokens else batch_size
+        self.fixed_batch = batch_size if by_count else None
         self.by_count = BatchPlan(
             self.size, self.batch_size, seed=seed, shuffle=shuffle, balance=balance
         )
@@ -154,14 +169,27 @@ def choose_widths(
     return values[np.array(ends[::-1]) - 1].astype(np.int64)
 
 
-def _cuts(
-    longest_first: np.ndarray, batch_size: int, batch_tokens: int, multiple: int
-) -> np.ndarray:
-    """Returns where batches begin in a list of lengths from long to short, and where it ends."""
-    if not batch_tokens:
-        return np.append(np.arange(0, len(longest_first), batch_size), len(longest_first))
-    cuts = [0]
-    while cuts[-1] < len(longest_first):
-        fitting = max(batch_tokens // int(longest_first[cuts[-1]]) // multiple, 1) * multiple
-        cuts.append(min(cuts[-1] + fitting, len(longest_first)))
+def _evenly(
+    counted: np.ndarray, widths: np.ndarray, lengths: np.ndarray, batch_size: int
+) -> dict[int, int]:
+    """Returns how many examples of each width form a batch, that all count about as many tokens."""
+    width_of = np.searchsorted(widths, lengths)
+    examples = np.bincount(width_of, minlength=len(widths))
+    tokens = np.bincount(width_of, weights=counted, minlength=len(widths))
+    share = batch_size * np.mean(counted) * examples / np.maximum(tokens, 1)
+    most = batch_size * widths[-1] // widths
+    fitting = np.clip(share.round().astype(np.int64), 1, most)
+    return dict(zip(widths.tolist(), fitting.tolist(), strict=True))
+
+
+def _cuts(longest_first: np.ndarray, fitting: Callable[[int], int]) -> np.ndarray:
+    """Returns where batches begin in a list of lengths from long to short, and where it ends.
+
+    Args:
+        longest_first: The lengths.
+        fitting: How many of some length form a batch; at least one does.
+    """
+    lengths, cuts = longest_first.tolist(), [0]
+    while cuts[-1] < len(lengths):
+        cuts.append(min(cuts[-1] + max(fitting(lengths[cuts[-1]]), 1), len(lengths)))
     return np.array(cuts)

@@ -51,6 +51,7 @@ class TextFeed:
         batch_size: int,
         *,
         batch_tokens: int = 0,
+        even: bool = False,
         multiple: int = 1,
         seed: int = 0,
         shuffle: bool = False,
@@ -63,17 +64,20 @@ class TextFeed:
 
         Args:
             batch_size, batch_tokens, multiple, seed, shuffle, balance: As for `LengthPlan`.
+            even: Gives all batches of conversations about as many learned tokens.
             weights: Weight of each row of the table, float32 `[rows]`.
             packing: Puts several conversations into one row of up to `max_length` tokens; the
                 padding mask then numbers them 1, 2, ... within their row.
             like: Batches to whose widths these are padded, too, as far as they fit in.
         """
         if packing:
+            even = False  # packed rows are
             self.table = PackedTable(self.table, self.encoder.max_length, seed)
         plan = LengthPlan(
             self.table.lengths,
             batch_size,
             batch_tokens=batch_tokens,
+            even=np.asarray(self.table.rows["trained"]) if even else None,
             multiple=multiple,
             seed=seed,
             shuffle=shuffle,

@@ -55,7 +55,13 @@ class SharedStart(keras.layers.Layer):
             inputs = {name: rows.join(x) for name, x in inputs.items()}
         layers = self.backbone.transformer_layers
         # The same for all layers, and made once.
-        mask = layers[0]._compute_self_attention_mask(token_ids, padding_mask, None, None, None)
+        mask = layers[0]._compute_self_attention_mask(
+            decoder_sequence=token_ids,
+            decoder_padding_mask=padding_mask,
+            decoder_attention_mask=None,
+            self_attention_cache=None,
+            self_attention_cache_update_index=None,
+        )
         cos_sin = _cos_sin(layers[0]._self_attention_layer, rows.positions())
         with contextlib.ExitStack() as changes:
             for layer in layers:

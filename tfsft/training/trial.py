@@ -41,7 +41,7 @@ class Measurement:
     memory: tuple[int, int] = (0, 0)
 
     def largest_batch(self, usable: int) -> int:
-        """Returns how many examples fit, of the longest; 0 where that was not to be seen.
+        """Returns how many examples fit, the longest among them; 0 where that was not to be seen.
 
         What a batch takes grows with its examples. A tenth of the memory stays free.
         """
