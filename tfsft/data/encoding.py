@@ -1,5 +1,7 @@
 """From texts to the tokens a model is given: packing, truncation, windows and their targets."""
 
+import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -277,7 +279,17 @@ def encode_source(
     def make(folder: Path) -> None:
         write_tokens(folder, encoded_chunks(source, encoder, progress))
 
-    return TokenTable(made_once(cache_folder() / "tokens" / name, make))
+    table = TokenTable(made_once(cache_folder() / "tokens" / name, make))
+    _give_memory_back()
+    return table
+
+
+def _give_memory_back() -> None:
+    """Lets go of the memory that glibc keeps of what reading and splitting took, for what it is
+    worth: of a million texts 150 MiB.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another system
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def encoded_chunks(

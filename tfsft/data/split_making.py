@@ -139,7 +139,7 @@ def make_splits(
     made = [1] if own and not (sides == 1).any() else [] if own else [1, 2]
     made = [side for side in made if side in plan.wanted]
     if made:
-        train = source.subset(np.flatnonzero(sides == 0))
+        train = source.subset(np.flatnonzero(sides == 0)) if sides.any() else source
         if not plan.known_classes:
             _check_enough(plan, train, 1 + len(made))
         sides[sides == 0] = splits.split_rows(

@@ -271,21 +271,21 @@ def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.
         The unit of each example, int64 `[n]`, and the name of each unit, which its hash stands for.
     """
     unit = _number(keys)
-    names = keys
-    if groups is not None:
-        # A graph of contents and groups, joined by examples; each connected component is a unit.
-        contents = int(unit.max(initial=-1)) + 1
-        grouped = np.flatnonzero(groups != "")
-        group = contents + _number(groups[grouped])
-        size = contents + len(grouped)
-        edges = scipy.sparse.coo_array(
-            (np.ones(len(grouped), bool), (unit[grouped], group)), shape=(size, size)
-        )
-        component = scipy.sparse.csgraph.connected_components(edges, directed=False)[1]
-        unit = _number(component[unit])
-        # A group keeps its name when examples join it, and so its side. The space sorts before
-        # every content hash.
-        names = np.where(groups != "", np.char.add(" ", groups), keys.astype(str))
+    if groups is None:
+        return unit, keys[np.unique(unit, return_index=True)[1]]
+    # A graph of contents and groups, joined by examples; each connected component is a unit.
+    contents = int(unit.max(initial=-1)) + 1
+    grouped = np.flatnonzero(groups != "")
+    group = contents + _number(groups[grouped])
+    size = contents + len(grouped)
+    edges = scipy.sparse.coo_array(
+        (np.ones(len(grouped), bool), (unit[grouped], group)), shape=(size, size)
+    )
+    component = scipy.sparse.csgraph.connected_components(edges, directed=False)[1]
+    unit = _number(component[unit])
+    # A group keeps its name when examples join it, and so its side. The space sorts before
+    # every content hash.
+    names = np.where(groups != "", np.char.add(" ", groups), keys.astype(str))
     order = np.lexsort((names, unit))
     firsts = order[np.unique(unit[order], return_index=True)[1]]
     return unit, names[firsts]

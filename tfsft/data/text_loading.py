@@ -256,10 +256,12 @@ def limit_and_split(
     sides = own_sides(source.table, source.rows)
     # Contents decide and not names: the same texts in another format are the same choice.
     chosen = plan.limited(source.labels, sides, source.keys)
+    if len(chosen) < len(source):
+        source, sides = source.subset(chosen), None if sides is None else sides[chosen]
     result = make_splits(
         plan,
-        source.subset(chosen),
-        None if sides is None else sides[chosen],
+        source,
+        sides,
         bad,
         rows.warnings,
         drop_shared=True,
