@@ -9,6 +9,7 @@ from chat_families import CONTROL, TEMPLATE, tiny_causal_lm
 
 from tfsft import models
 from tfsft.errors import UsageError, UserError
+from tfsft.models import causal_lms
 
 
 def logits(model, ids):
@@ -224,6 +225,45 @@ def test_sentence_pieces_come_from_the_layer_of_keras_hub(tmp_path):
     tokenizer.save(tmp_path / "saved")
     again = models.load_tokenizer(tmp_path / "saved")
     assert again.encode([plain])[0].tolist() == reference.encode(plain)
+
+
+@pytest.fixture(params=["forwards", "backwards"])
+def order_of_classes(request, monkeypatch):
+    """KerasHub keeps its classes in a set, which has another order in every process."""
+    from keras_hub.src.utils import preset_utils
+
+    known, backwards = preset_utils.list_subclasses, request.param == "backwards"
+
+    def in_order(base):
+        return sorted(known(base), key=lambda kind: kind.__name__, reverse=backwards)
+
+    monkeypatch.setattr(preset_utils, "list_subclasses", in_order)
+
+
+@pytest.mark.usefixtures("order_of_classes")
+def test_of_two_tokenizers_of_mistral_the_one_that_reads_the_folder_is_taken(tmp_path):
+    import sentencepiece
+
+    folder = tiny_causal_lm(tmp_path / "mistral", "mistral", pieces=True)
+    tokenizer, _ = causal_lms.read_tokenizer(str(folder), "tiny")
+    model = str(folder / "tokenizer.model")
+    reference = sentencepiece.SentencePieceProcessor(model_file=model)
+    for text in ("Hello there, how are you?", " two  spaces\n", "äöü 你好"):
+        assert tokenizer.encode([text])[0].tolist() == reference.encode(text)
+    assert tokenizer.control == {"<s>": 1, "</s>": 2}
+
+
+@pytest.mark.usefixtures("order_of_classes")
+def test_llama_has_no_tokenizer_of_moonshine(tmp_path, monkeypatch):
+    from keras_hub.models import LlamaBackbone, LlamaTokenizer
+    from keras_hub.src.utils.transformers import convert_llama3
+
+    # KerasHub makes Llama 3 of all folders of Hugging Face so far.
+    monkeypatch.setattr(convert_llama3, "backbone_cls", LlamaBackbone)
+    folder = tiny_causal_lm(tmp_path / "llama")
+    assert causal_lms._tokenizer_class(str(folder)) is LlamaTokenizer
+    (folder / "tokenizer.model").touch()
+    assert causal_lms._tokenizer_class(str(folder)) is LlamaTokenizer
 
 
 PROMPTS = [

@@ -176,7 +176,6 @@ def read_tokenizer(preset: str, name: str) -> tuple[ChatTokenizer, str | None]:
     Raises:
         UserError: It cannot be read.
     """
-    import keras_hub
     from keras_hub.src.utils.preset_utils import check_file_exists, get_file, load_json
 
     try:
@@ -201,8 +200,7 @@ def read_tokenizer(preset: str, name: str) -> tuple[ChatTokenizer, str | None]:
             content = load_json(preset, "tokenizer.json")
         if "model" in content:
             return from_hugging_face(content, options, name), template
-        layer = keras_hub.models.Tokenizer.from_preset(preset)
-        return from_keras(layer, name), template
+        return from_keras(_tokenizer_class(preset).from_preset(preset), name), template
     except Exception as error:
         reason = textwrap.shorten(str(error).strip() or type(error).__name__, 200)
         raise UserError(
@@ -211,6 +209,33 @@ def read_tokenizer(preset: str, name: str) -> tuple[ChatTokenizer, str | None]:
             "assets/tokenizer/ in a folder of KerasHub.",
             "Copy these files from where the model comes from, or save the tokenizer there.",
         ) from error
+
+
+def _tokenizer_class(preset: str) -> type:
+    """Returns KerasHub's class for the tokenizer of a model, by the files that are there.
+
+    KerasHub takes any of those that belong to the backbone: Mistral has one of SentencePiece and
+    one of byte pairs, Llama its own and Moonshine's, which inherits from it.
+    """
+    import keras_hub
+    from keras_hub.src.utils.preset_utils import (
+        check_file_exists,
+        get_preset_loader,
+        list_subclasses,
+    )
+
+    base = keras_hub.models.Tokenizer
+    loader = get_preset_loader(preset)
+    if "model_type" not in loader.config:  # Keras's own format names the class
+        return base
+    pieces = check_file_exists(preset, "tokenizer.model")
+    reads_pieces = keras_hub.tokenizers.SentencePieceTokenizer
+    backbone = loader.check_backbone_class()
+    return min(
+        (kind for kind in list_subclasses(base) if kind.backbone_cls is backbone),
+        key=lambda kind: (issubclass(kind, reads_pieces) != pieces, len(kind.__mro__)),
+        default=base,
+    )
 
 
 def _no_language_model(preset: str, family: str) -> UserError:
