@@ -91,6 +91,15 @@ def test_every_encoder_that_keras_hub_classifies_with_is_known_or_refused():
     assert {name.removesuffix("Backbone") for name in text_backbones.families()} == known
 
 
+def test_every_encoder_has_one_tokenizer():
+    """Of two for the same backbone, KerasHub would take any."""
+    import keras_hub
+    from keras_hub.src.utils.preset_utils import list_subclasses
+
+    kinds = [kind.backbone_cls for kind in list_subclasses(keras_hub.models.Tokenizer)]
+    assert {kinds.count(family) for family in text_backbones.families().values()} == {1}
+
+
 def test_what_comes_back(backbone):
     assert backbone.model.name == "backbone"
     assert backbone.max_length == 64
