@@ -227,6 +227,25 @@ def test_sentence_pieces_come_from_the_layer_of_keras_hub(tmp_path):
     assert again.encode([plain])[0].tolist() == reference.encode(plain)
 
 
+def test_byte_pairs_are_cut_as_the_layer_of_keras_hub_says():
+    from keras_hub.models import MistralTekkenTokenizer
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    from tfsft.models.chat_tokenizer import from_keras
+
+    pieces = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "12", "ab"]
+    layer = MistralTekkenTokenizer(
+        vocabulary={piece: number for number, piece in enumerate(pieces)},
+        merges=["1 2", "a b"],
+        split_pattern=r"\p{N}|[^\p{N}]+",  # every digit alone
+    )
+    text = "ab 12 b"
+    found = from_keras(layer, "tiny").encode([text])[0].tolist()
+    assert found == np.asarray(layer(text)).tolist()
+    assert pieces.index("ab") in found
+    assert pieces.index("12") not in found
+
+
 @pytest.fixture(params=["forwards", "backwards"])
 def order_of_classes(request, monkeypatch):
     """KerasHub keeps its classes in a set, which has another order in every process."""

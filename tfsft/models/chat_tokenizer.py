@@ -283,7 +283,7 @@ class _Fast:
         merges = [tuple(merge.split(" ")) for merge in layer.merges]
         vocabulary = {token: int(number) for token, number in layer.vocabulary.items()}
         tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
-        split = _SPLITS.get(type(layer).__name__)
+        split = getattr(layer, "split_pattern", None) or _SPLITS.get(type(layer).__name__)
         space = bool(getattr(layer, "add_prefix_space", False))
         cut = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=split is None)
         if split is not None:
