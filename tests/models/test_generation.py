@@ -1,5 +1,6 @@
 """Generation, against loops over the whole model without a cache."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -49,6 +50,21 @@ def test_the_likeliest_tokens_are_those_of_the_model_without_cache(model):
     assert [generator.answer([p], max_new_tokens=8)[0].ids for p in PROMPTS] == expected
     backwards = generator.answer(PROMPTS[::-1], max_new_tokens=8, batch_size=3)
     assert [answer.ids for answer in backwards] == expected[::-1]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "mistral"])
+def test_blocks_that_are_alike_are_traced_once(tmp_path, family):
+    model = models.load_causal_lm(str(tiny_causal_lm(tmp_path / family, family, layers=5))).model
+    expected = [greedy(model, prompt, 8)[0] for prompt in PROMPTS]
+    generator = models.Generator(model, stop=[], pad=0)
+    last, calls = model.get_layer("backbone").transformer_layers[-1], []
+    kinds = (keras.layers.Dense, keras.layers.EinsumDense)
+    for layer in last._flatten_layers(include_self=False):
+        if isinstance(layer, kinds):
+            layer.call = lambda x, plain=layer.call: calls.append(x) or plain(x)
+    answers = generator.answer(PROMPTS, max_new_tokens=8)
+    assert [answer.ids for answer in answers] == expected
+    assert not calls
 
 
 def test_an_answer_ends_with_a_stop_token(llama):

@@ -1,6 +1,7 @@
 """Answers of a causal language model: in batches, or token by token over many turns."""
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfsft.errors import UsageError, UserError
+from tfsft.models.alike import traced_once
 from tfsft.models.sampling import chances, drawn, likeliest, penalised
 
 FIRST_ROOM = 256  # tokens that a session's cache holds at first; it doubles
+
+_shapes: weakref.WeakKeyDictionary[keras.Model, Any] = weakref.WeakKeyDictionary()  # of caches
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class _Sampling:
 class Generator:
     """Generates with the attention cache of KerasHub's language models.
 
-    Weights may change between calls, and what is compiled goes on to be used; when layers change,
-    as `merge_lora` does, make a new one.
+    Weights may change between calls, and what is compiled goes on to be used. When layers change,
+    make a new one: what is compiled holds those of then.
 
     Args:
         model: From `load_causal_lm`.
@@ -96,7 +100,9 @@ class Generator:
         self.stop = tuple(stop)
         self.pad = pad
         self.max_length = max_length
-        self._shapes = _cache_shapes(model)
+        if model not in _shapes:
+            _shapes[model] = _cache_shapes(model)
+        self._shapes = _shapes[model]
         self._loops: dict[tuple[bool, bool], Callable] = {}
         self._choices: dict[tuple[bool, bool], Callable] = {}
         self._extend = tf.function(self._extended, autograph=False, reduce_retracing=True)
@@ -252,7 +258,8 @@ class Generator:
 
     def _call(self, tokens, cache, index):  # noqa: ANN001
         # Its logits are of every token, and dropped from the graph as nobody asks for them.
-        _, states, cache = self.model.call_with_cache(tokens, cache, index)
+        with traced_once(self.model):
+            _, states, cache = self.model.call_with_cache(tokens, cache, index)
         return states, cache
 
     def _logits(self, states: tf.Tensor) -> tf.Tensor:

@@ -56,6 +56,7 @@ class Examiner:
         self.limit = answers
         self._retained: tuple[str, TextPipeline] | None = None
         self._before: dict[str, Any] = {}
+        self._answerers: dict[tuple[type, ...], Answerer] = {}
 
     def retain(self, name: str, pipeline: TextPipeline) -> None:
         """Measures general conversations before and after as well."""
@@ -169,5 +170,11 @@ class Examiner:
         return "test" if self.pipelines.get("test") is not None else "validation"
 
     def _answerer(self) -> Answerer:
-        # Anew: what an earlier one compiled holds the layers of then.
-        return Answerer(self.model, self.encoder, max_new_tokens=self.max_new_tokens)
+        # What one has compiled goes on with weights that change, but not with other layers, as
+        # those with low-rank updates are. Without these, before and after the training are alike.
+        kinds = tuple(type(layer) for layer in self.model._flatten_layers())
+        if kinds not in self._answerers:
+            self._answerers[kinds] = Answerer(
+                self.model, self.encoder, max_new_tokens=self.max_new_tokens
+            )
+        return self._answerers[kinds]

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfsft.models.alike import traced_once
 from tfsft.models.graph import changed
-from tfsft.training.alike import traced_once
 from tfsft.training.lean import lean_layers
 
 ACTIVATIONS = ("gelu", "silu", "swish", "mish", "elu", "selu", "softplus")

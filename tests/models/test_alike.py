@@ -7,7 +7,7 @@ import tensorflow as tf
 from chat_families import tiny_causal_lm
 
 from tfsft import models
-from tfsft.training.alike import alike, traced_once
+from tfsft.models.alike import alike, traced_once
 from tfsft.training.lean import lean_layers, rounded_kernels
 
 IDS = np.array([[3, 4, 5, 6, 7, 8], [3, 4, 9, 10, 0, 0]], "int32")
