@@ -107,6 +107,7 @@ def run(contestant: Contestant, threads: int) -> dict[str, float]:
         "KERAS_BACKEND": "tensorflow",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for `tfsft`
     }
+    os.sync()  # or who syncs a file first waits for what was written before it began
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         process = subprocess.Popen(
