@@ -78,7 +78,7 @@ def test_answers_are_those_of_the_best_ones():
     column = source.column
     rights = [[{"text": "red fox", "answer_start": 4}]]
     source.column = lambda name: rights if name == "answers" else column(name)
-    judge = ServedAnswers(SimpleNamespace(), source)
+    judge = ServedAnswers(SimpleNamespace(labels="answers", class_names=()), source)
     judge.spans = [[(4, 11), (0, 3), (-1, -1)]]
     ours = [np.array([[0.5, 0.3, 0.2]], np.float32)]
     for replayed, answer, score, difference in (

@@ -66,8 +66,8 @@ class LengthPlan:
         self.seed = seed
         self.shuffle = shuffle
         self._lengths = np.maximum(lengths, 1)  # no batch is empty, if its texts are
-        by_count = not batch_tokens and even is None
-        self._multiple = batch_size if by_count else multiple
+        by_tokens = bool(batch_tokens) or even is not None
+        self._multiple = multiple if by_tokens else batch_size
         longest_first = -np.sort(-self._lengths)
 
         def fitting(length: int) -> int:
@@ -75,15 +75,14 @@ class LengthPlan:
 
         cuts = _cuts(longest_first, fitting)
         self.widths = choose_widths(longest_first[cuts[:-1]], np.diff(cuts), known=widths)
-        if not by_count:
-            if not batch_tokens:
-                fitting = _evenly(even, self.widths, self._lengths, batch_size).__getitem__
-            # Padding takes its part.
+        if even is not None and not batch_tokens:
+            fitting = _evenly(even, self.widths, self._lengths, batch_size).__getitem__
+        if by_tokens:  # of which padding takes its part
             cuts = _cuts(self.widths[np.searchsorted(self.widths, longest_first)], fitting)
         self._cuts = cuts
         self.steps = len(cuts) - 1
         self.batch_size = -(-self.size // self.steps) if batch_tokens else batch_size
-        self.fixed_batch = batch_size if by_count else None
+        self.fixed_batch = None if by_tokens else batch_size
         self.by_count = BatchPlan(
             self.size, self.batch_size, seed=seed, shuffle=shuffle, balance=balance
         )

@@ -110,9 +110,5 @@ class ServedAnswers(Judge):
             said.append(context[max(start, 0) : max(end, 0)])
         return said
 
-    def score(self, outputs: Outputs, answers: Sequence[str]) -> float:
-        """Returns the share of exact answers."""
-        return evaluation.question_metrics(self.true_answers(), answers)["exact"]
-
 
 SERVED = {"token_classification": ServedTags, "question_answering": ServedAnswers}
