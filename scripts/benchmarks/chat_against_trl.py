@@ -123,9 +123,7 @@ def with_trl(args: argparse.Namespace) -> dict:
                 num_train_epochs=1,
                 learning_rate=args.learning_rate,
                 per_device_train_batch_size=1 if args.packing else BATCH,
-                per_device_eval_batch_size=BATCH,
                 packing=args.packing,
-                eval_packing=False,
                 max_length=512,
                 completion_only_loss=True,
                 gradient_checkpointing=False,
@@ -139,7 +137,6 @@ def with_trl(args: argparse.Namespace) -> dict:
                 seed=0,
             ),
             train_dataset=rows["train"],
-            eval_dataset=rows["validation"],
             processing_class=AutoTokenizer.from_pretrained(args.folder / "smollm2"),
             peft_config=LoraConfig(
                 r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"

@@ -91,19 +91,19 @@ def _few(source: Any, batch_size: int, batches: int) -> list[int]:
     """Returns the rows to try: the first ones; of texts those of all lengths, with the longest,
     which need the most memory.
     """
-    rows = list(range(min(len(source), batch_size * batches)))
+    from tfsft.training.answering import spread
+
+    count = min(len(source), batch_size * batches)
     if batches == 1 or not hasattr(source, "column"):
-        return rows
+        return list(range(count))
     name = next(name for name in ("messages", "text", "context") if source.has(name))
     lengths = [
         sum(len(message["content"]) for message in cell) if name == "messages" else len(cell)
         for start in range(0, len(source), 8192)
         for cell in source.column(name, slice(start, start + 8192))
     ]
-    from tfsft.training.answering import spread
-
     by_length = sorted(range(len(source)), key=lengths.__getitem__)
-    return sorted(by_length[place] for place in spread(len(source), len(rows)))
+    return sorted(by_length[place] for place in spread(len(source), count))
 
 
 def _show_data(splits: Any, found: Any) -> None:
