@@ -121,14 +121,14 @@ def test_dropout_of_all_or_nothing_or_no_training():
             np.testing.assert_array_equal(model(ones, training=training), np.full((3, 4), expected))
 
 
-def convolutional(frozen=True, shared=False):
-    inputs = keras.Input((9, 8, 3))
+def convolutional(frozen=True, shared=False, height=9, strides=(2, 1)):
+    inputs = keras.Input((height, 8, 3))
     first = x = keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(inputs)
     x = keras.layers.BatchNormalization(name="norm_1")(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")(x)
     x = keras.layers.BatchNormalization(epsilon=1e-5, name="norm_2")(x)
-    x = keras.layers.Conv2D(6, 1, strides=(2, 1))(x)
+    x = keras.layers.Conv2D(6, 1, strides=strides)(x)
     x = keras.layers.BatchNormalization(scale=False, center=False, name="norm_3")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     if shared:
@@ -154,16 +154,19 @@ def operations(model, shape):
     return [op.type for op in graph.get_operations()]
 
 
-def test_frozen_batch_normalisation_goes_into_the_convolution():
-    model = convolutional()
-    inputs = tf.constant(np.random.default_rng(1).normal(size=(5, 9, 8, 3)), tf.float32)
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (2, 2), (1, 2)])
+@pytest.mark.parametrize("height", [9, 8, None])  # 5 or 4 rows before the strides
+def test_frozen_batch_normalisation_goes_into_the_convolution(height, strides):
+    model = convolutional(height=height, strides=strides)
+    inputs = np.random.default_rng(1).normal(size=(5, height or 9, 8, 3))
+    inputs = tf.constant(inputs, tf.float32)
     weights = np.random.default_rng(2).normal(size=(5, 2))
     expected, _ = outputs_and_gradients(model, inputs, weights, lean=False)
     found, _ = outputs_and_gradients(model, inputs, weights, lean=True)
     assert len(found) == len(expected) == 2 + 1 + 2 + 2 + 2  # output, inputs, and weights
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-    assert operations(model, (9, 8, 3)).count("Rsqrt") == 3
+    assert operations(model, (height, 8, 3)).count("Rsqrt") == 3
 
 
 @pytest.mark.parametrize(
