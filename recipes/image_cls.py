@@ -338,7 +338,7 @@ def main(config: Config, run: training.Run) -> None:
     # What it leaves
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
     network = models.from_resized(model)
-    rows = run.evaluate(network, held_out, score, splits.sources(), features=config.suspects)
+    rows = run.evaluate(network, held_out, score, splits.sources())
     run.save(model)
     if teacher:
         teacher.compare(run, model)

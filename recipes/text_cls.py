@@ -368,7 +368,7 @@ def main(config: Config, run: training.Run) -> None:
         models.save_adapter(model, run.dir / "adapter", base=run.base(backbone.name))
         models.merge_lora(model)
     score = partial(training.score_labels, kind=labels, class_names=splits.class_names)
-    run.evaluate(model, held_out, score, splits.sources(), features=config.suspects)
+    run.evaluate(model, held_out, score, splits.sources())
     run.save(model, backbone.tokenizer)
     if teacher:
         teacher.compare(run, model)

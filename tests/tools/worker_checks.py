@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfsft import training
 from tfsft.data.pipeline import Pipeline
 from tfsft.data.plan import BatchPlan
-from tfsft.training.features import run_batches
+from tfsft.training.forward import run_batches
 from tfsft.training.strategy import is_multiworker
 
 SIZE, WIDTH, CLASSES, BATCH = 27, 6, 3, 8  # 27 examples in batches of 8: an uneven tail of 3

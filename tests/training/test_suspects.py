@@ -10,7 +10,7 @@ from PIL import Image
 
 from tfsft import data, models, training
 from tfsft.evaluation.suspects import FILE, read_suspects
-from tfsft.training.features import Forward
+from tfsft.training.forward import Forward
 
 SIZE = 16
 COLOURS = {"blue": (40, 60, 200), "red": (210, 50, 40)}

@@ -10,7 +10,7 @@ from tfsft import evaluation, training
 from tfsft.errors import UserError
 from tfsft.evaluation.decoding import AnswerDecoder
 from tfsft.export.predictor import Predictor
-from tfsft.training.features import run_batches
+from tfsft.training.forward import run_batches
 from tfsft.training.scoring import answer_text
 
 Outputs = Sequence[np.ndarray]

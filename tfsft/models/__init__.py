@@ -20,6 +20,7 @@ from tfsft.models.splitting import (
     cut_at_states,
     cut_at_tokens,
     from_resized,
+    pools,
     split_frozen,
     with_features,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "lora_off",
     "merge_lora",
     "parse_targets",
+    "pools",
     "resolve",
     "save_adapter",
     "save_hugging_face",

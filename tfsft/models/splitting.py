@@ -172,6 +172,11 @@ def with_features(model: keras.Model) -> keras.Model:
     return keras.Model(start, [computed[pooled[-1]], computed[calls.results[0]]], name="features")
 
 
+def pools(model: keras.Model) -> bool:
+    """Tells whether a layer `pooling` makes what the head of a model decides by."""
+    return is_functional(model) and any(layer.name == POOLING for layer in model.layers)
+
+
 def _parts(
     calls: "_Calls", first: list, rest: list, crossing: list[int]
 ) -> tuple[keras.Model, keras.Model]:

@@ -12,8 +12,9 @@ from tfsft.training.answering import (
 from tfsft.training.confusion import ConfusionMatrix
 from tfsft.training.distillation import Distillation, Teacher
 from tfsft.training.examiner import Examiner
-from tfsft.training.features import FrozenFeatures, predict, skip_frozen
+from tfsft.training.features import FrozenFeatures, skip_frozen
 from tfsft.training.finetuner import FineTuner
+from tfsft.training.forward import predict
 from tfsft.training.optimizers import OPTIMIZERS, make_optimizer
 from tfsft.training.run import Phase, Run
 from tfsft.training.schedules import SCHEDULES, make_schedule

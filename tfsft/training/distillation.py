@@ -17,7 +17,7 @@ from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UsageError, UserError
 from tfsft.evaluation.comparison import compare
 from tfsft.evaluation.finished_run import read_task
-from tfsft.training.features import predict
+from tfsft.training.forward import predict
 
 if TYPE_CHECKING:
     from tfsft.training.run import Run

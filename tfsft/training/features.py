@@ -3,9 +3,9 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -13,8 +13,7 @@ import tensorflow as tf
 
 from tfsft import models
 from tfsft.data.pipeline import Pipeline
-from tfsft.training.lean import lean_layers
-from tfsft.training.strategy import distribute, whole
+from tfsft.training.forward import Forward, run_batches
 
 if TYPE_CHECKING:
     from tfsft.training.run import Run
@@ -32,7 +31,7 @@ class FrozenFeatures:
     Args:
         trunk: Frozen model, from the pipeline's inputs to what is trained on.
         source: Unaugmented batches; its labels, weights and length are kept.
-        strategy: Computes on all of its replicas.
+        strategy: Computes on all of its replicas, where `trunk` is no `Forward` with its own.
         memory: Bytes of features to hold in memory.
         folder: Where a larger file of features goes; it is removed with this object.
         progress: Called with (done, total) examples.
@@ -40,7 +39,7 @@ class FrozenFeatures:
 
     def __init__(
         self,
-        trunk: keras.Model,
+        trunk: keras.Model | Forward,
         source: Pipeline,
         *,
         strategy: tf.distribute.Strategy | None = None,
@@ -48,9 +47,9 @@ class FrozenFeatures:
         folder: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ):
-        self.trunk = trunk
+        self.forward = trunk if isinstance(trunk, Forward) else Forward(trunk, strategy)
+        self.trunk = self.forward.model
         self.source = source
-        self.strategy = strategy or tf.distribute.get_strategy()
         self.memory = memory
         self.folder = folder
         self.progress = progress
@@ -122,7 +121,7 @@ class FrozenFeatures:
         done = 0
         if self.progress is not None:
             self.progress(0, size)
-        for rows, outputs, ok in run_batches(self.trunk, self.source, self.strategy):
+        for rows, outputs, ok in run_batches(self.forward, self.source):
             for part, output in zip(parts, outputs, strict=True):
                 part[rows] = output
             readable[rows] = ok
@@ -199,6 +198,7 @@ class FrozenTrunk:
         self.run = run
         self.trunk = trunk
         self.top = top
+        self._forward = Forward(trunk, run.strategy, run.compiled)
         self._known: list[FrozenFeatures] = []
 
     def is_of(self, model: keras.Model) -> bool:
@@ -219,9 +219,8 @@ class FrozenTrunk:
         title = f"Computing frozen features of {name} examples"
         progress = self.run.progress(title, "examples")
         kept = FrozenFeatures(
-            self.trunk,
+            self._forward,
             pipeline,
-            strategy=self.run.strategy,
             folder=self.run.dir,
             progress=progress,
         )
@@ -247,86 +246,6 @@ def above_frozen(
         return model, pipeline
     known = frozen.pipeline(pipeline, name)
     return (model, pipeline) if known is None else (frozen.top, known)
-
-
-class Forward:
-    """A model's answers to batches, traced once for all the pipelines it is used with.
-
-    Args:
-        model: From the inputs of a pipeline on.
-        strategy: Computes on all of its replicas.
-    """
-
-    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy | None = None):
-        self.model = model
-        self.strategy = strategy or tf.distribute.get_strategy()
-
-        @tf.function(reduce_retracing=True)
-        def step(inputs, weights):  # noqa: ANN001
-            with lean_layers(model):
-                outputs = self.strategy.run(
-                    lambda x: tf.nest.flatten(model(x, training=False)), (inputs,)
-                )
-            return [whole(self.strategy, value) for value in (*outputs, weights)]
-
-        self.step = step
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the model."""
-        return self.model(*args, **kwargs)
-
-
-def run_batches(
-    model: keras.Model | Forward,
-    pipeline: Pipeline,
-    strategy: tf.distribute.Strategy | None = None,
-) -> Iterator[tuple[np.ndarray, list[np.ndarray], np.ndarray]]:
-    """Runs a model over all examples of a pipeline, each of them once.
-
-    Of several workers each computes its part of a batch, and all of them get the whole.
-
-    Yields:
-        For each batch: which examples these are, int64 `[batch]`; the model's outputs, a list of
-        arrays `[batch, ...]`; and whether each example was readable, bool `[batch]`.
-    """
-    forward = model if isinstance(model, Forward) else Forward(model, strategy)
-    pipeline = pipeline.in_order()
-    rows, planned, *_ = pipeline.plan.epoch(0)
-    for number, (inputs, _, weights) in enumerate(distribute(forward.strategy, pipeline)):
-        real = planned[number] > 0  # the others fill up the batch
-        *outputs, weights = (value.numpy()[real] for value in forward.step(inputs, weights))
-        yield rows[number][real], outputs, weights > 0
-
-
-def predict(
-    model: keras.Model | Forward,
-    pipeline: Pipeline,
-    strategy: tf.distribute.Strategy | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Runs a model over all examples of a pipeline.
-
-    Args:
-        model: From the pipeline's inputs to one tensor `[batch, ...]` of fixed size, which is its
-            last output.
-        pipeline: Its labels are not looked at.
-        strategy: Computes on all of its replicas.
-        progress: Called with (done, total) examples.
-
-    Returns:
-        outputs: `[size, ...]` in the order of the examples, and ok: bool `[size]`, False where one
-            was unreadable.
-    """
-    size, done = pipeline.plan.size, 0
-    outputs, ok = None, np.zeros(size, bool)
-    for rows, (*_, output), readable in run_batches(model, pipeline, strategy):
-        if outputs is None:
-            outputs = np.empty((size, *output.shape[1:]), output.dtype)
-        outputs[rows], ok[rows] = output, readable
-        done += len(rows)
-        if progress is not None:
-            progress(done, size)
-    return outputs, ok
 
 
 def _only(parts: list) -> object:

@@ -51,9 +51,9 @@ from tfsft.training.checkpoints import (
     weights_of,
 )
 from tfsft.training.console import Console
-from tfsft.training.features import Forward, FrozenTrunk, above_frozen
+from tfsft.training.features import FrozenTrunk, above_frozen
 from tfsft.training.finetuner import FineTuner
-from tfsft.training.fused import faster
+from tfsft.training.forward import Forward
 from tfsft.training.phase import Phase
 from tfsft.training.saver import Saver
 from tfsft.training.signals import Signals
@@ -392,8 +392,6 @@ class Run:
         pipelines: Mapping[str, Pipeline | None],
         score: Callable[..., tuple[dict, list[evaluation.Prediction]]],
         sources: Mapping[str, Any] | None = None,
-        *,
-        features: bool = False,
     ) -> list[evaluation.Prediction]:
         """Scores a model on held-out splits; writes metrics.json and predictions.csv.
 
@@ -404,7 +402,6 @@ class Run:
             score: `training.score_labels` or another of `training.scoring`, with what it needs to
                 know about the task.
             sources: The examples by split, for their names and texts.
-            features: Whether `find_suspects` comes next, which so has nothing to trace.
 
         Returns:
             The rows of predictions.csv, worst mistakes first.
@@ -417,9 +414,8 @@ class Run:
             start = time.monotonic()
             source = (sources or {}).get(split)
             network, batches = above_frozen(self, model, pipeline, split)
-            forward = self.forward(network, features=features)
-            with faster(network, self.compiled):
-                self.metrics[split], rows = score(forward, batches, source, strategy=self.strategy)
+            forward = self.forward(network)
+            self.metrics[split], rows = score(forward, batches, source, strategy=self.strategy)
             self._facts["seconds"][f"evaluate {split}"] = round(time.monotonic() - start, 3)
             self.say(f"{split}: {_headline(self.metrics[split])}")
         if rows:
@@ -429,18 +425,25 @@ class Run:
         self.write_metrics()
         return rows
 
-    def forward(self, network: keras.Model, *, features: bool = False) -> Forward:
+    def forward(
+        self, network: keras.Model, *, features: bool = False, jit_compile: bool = False
+    ) -> Forward:
         """Returns what computes the answers of a network, and is traced once whoever asks for it.
 
         Args:
             network: From the inputs of a pipeline on.
-            features: Whether what its head decides by comes before the answers.
+            features: Whether what its head decides by comes before the answers, which it does
+                wherever a layer `pooling` makes it.
+            jit_compile: As for `Forward`, whoever comes first.
         """
+        features = features or models.pools(network)
         key = (features, *sorted(id(weight) for weight in network.weights))
         if key not in self._forwards:
             with self.strategy.scope():
                 network = models.with_features(network) if features else network
-            self._forwards[key] = Forward(network, self.strategy)
+            self._forwards[key] = Forward(
+                network, self.strategy, self.compiled, jit_compile=jit_compile
+            )
         return self._forwards[key]
 
     def save(self, model: keras.Model, tokenizer: Any = None) -> Path:

@@ -19,7 +19,7 @@ from tfsft.evaluation.predictions import (
 )
 from tfsft.evaluation.questions import question_metrics
 from tfsft.evaluation.tags import is_plain, tag_metrics, tag_spans
-from tfsft.training.features import predict, run_batches
+from tfsft.training.forward import predict, run_batches
 
 Progress = Callable[[int, int], None] | None
 
@@ -191,7 +191,7 @@ def _fill(
 ) -> None:
     """Runs a model over all windows and hands what it says of their words to a decoder."""
     table, done = pipeline.feed.table, 0
-    for rows, (outputs,), _ in run_batches(model, pipeline, strategy):
+    for rows, (*_, outputs), _ in run_batches(model, pipeline, strategy):
         words = table.padded("words", rows, outputs.shape[token_axis], -1)
         decoder.add(table.rows["example"][rows], outputs, words)
         done += len(rows)

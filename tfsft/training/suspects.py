@@ -18,8 +18,8 @@ from tfsft.evaluation.suspects import (
     shares_of_neighbours,
     write_suspects,
 )
-from tfsft.training.features import Forward, above_frozen, run_batches
-from tfsft.training.fused import faster
+from tfsft.training.features import above_frozen
+from tfsft.training.forward import Forward, run_batches
 from tfsft.training.scoring import texts_of
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def find_suspects(
     for split, pipeline in pipelines.items():
         part, pipeline = above_frozen(run, model, pipeline, split)
         forward = run.forward(part, features=True)
-        with faster(part, run.compiled):
-            rows.add(split, sources[split], pipeline, forward, run, kind, class_names)
+        rows.add(split, sources[split], pipeline, forward, run, kind, class_names)
     found = rows.suspects(kind, class_names)
     write_suspects(run.dir / FILE, found)
     wrong = sum(suspect.why == "label" for suspect in found)
