@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from chat_families import CONTROL, TEMPLATE, byte_pairs
+from stateful import stateful_operations
 
 from tfsft.data import TEMPLATES, ChatEncoder, TextFeed, chat_feed, choose_template, read_chats
 from tfsft.data.chat_templates import ChatTemplate
@@ -141,6 +142,7 @@ def test_batches_have_targets_as_inputs(tokenizer, tmp_path):
     source = read_chats(write(tmp_path / "a.jsonl", ["yes", "no way, never", "maybe"]))
     encoder = ChatEncoder(tokenizer, choose_template("chatml", None, tokenizer), 128)
     feed = TextFeed(source, encoder)
+    assert stateful_operations(feed.pipeline(2).epoch()) == set()
     (batch,) = feed.pipeline(4).epoch()
     inputs, y, weights = (part for part in batch)
     assert set(inputs) == {"token_ids", "padding_mask", "targets"}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from stateful import stateful_operations
 
 from tfsft.data import Augmenter, ImageFeed, ImageSource
 from tfsft.data.image_feed import explain_unreadable
@@ -49,6 +50,19 @@ def test_decoded_once_equals_decoded_on_the_way(folder, names):
     once = ImageFeed(source, SIZE).pipeline(8, **options)
     on_the_way = ImageFeed(source, SIZE, memory=0).pipeline(8, **options)
     assert_same(batches(once, 1), batches(on_the_way, 1))
+
+
+@pytest.mark.parametrize(
+    ("names", "memory"),
+    [("none", 0), ("none", 2 << 30), ("flip,rotation,crop,color,mixup", 0), ("randaugment", 0)],
+)
+def test_nothing_keeps_it_from_working_in_parallel(folder, names, memory):
+    """Where operations are deterministic, TensorFlow lets data sets with a state do so."""
+    augmenter = Augmenter(names, SIZE) if names != "none" else None
+    feed = ImageFeed(source_of(folder), SIZE, memory=memory)
+    assert stateful_operations(feed.pipeline(8, augmenter=augmenter).epoch()) == set()
+    decoding = tf.data.Dataset.range(3).map(feed._read, num_parallel_calls=2)
+    assert stateful_operations(decoding) == set()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import requests
 from running_server import Running
 from seq2seq_families import WORDS, hugging_face_bart, tiny_bart, tiny_t5
+from stateful import stateful_operations
 
 from tfsft import data, models, training
 from tfsft.errors import UsageError, UserError
@@ -141,6 +142,7 @@ def test_loss_and_accuracy_are_those_of_numpy(run, pairs):
     source, _ = predictor.labelled(pairs, split="all")
     feed = data.Seq2SeqFeed(source, predictor.encoder)
     pipeline = feed.pipeline(7)
+    assert stateful_operations(pipeline.epoch()) == set()
     scores = training.token_scores(predictor.model, pipeline)
     loss, accuracy, number = numpy_scores(predictor.model, pipeline)
     assert number == feed.table.facts["trained"]

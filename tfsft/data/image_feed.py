@@ -93,35 +93,40 @@ class ImageFeed:
             return tf.gather(images, row), tf.gather(ok, row)
         image, ok = self._read(row)
         if self.on_bad == "stop":
-            name = tf.gather(tf.constant(self.source.ids), row)
-            with tf.control_dependencies([tf.debugging.Assert(ok, [UNREADABLE, name])]):
-                ok = tf.identity(ok)
+            ok = tf.cond(ok, lambda: True, lambda: self._refuse(row))
         return image, ok
+
+    def _refuse(self, row):  # noqa: ANN001
+        def refuse(row: np.ndarray) -> bool:
+            raise ValueError(f"{UNREADABLE}{self.source.ids[row]}")
+
+        ok = tf.numpy_function(refuse, [row], tf.bool, stateful=False)
+        return tf.ensure_shape(ok, [])
 
     def _read(self, row):  # noqa: ANN001
         image, ok = self.source.image(row)
         return resize(image, self.image_size), ok
 
     def _decode(self) -> None:
-        size, total = self.image_size, len(self.source)
-        images = np.empty((total, size, size, 3), np.uint8)
-        readable = np.empty(total, bool)
+        total = len(self.source)
+        parts, readable = [], []
         rows = tf.data.Dataset.range(total)
         rows = rows.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         done = 0
         if self.progress is not None:
             self.progress(0, total)
         for batch, ok in rows.batch(64).prefetch(2):
-            images[done : done + len(batch)] = batch
-            readable[done : done + len(batch)] = ok
+            parts.append(batch)
+            readable.append(ok)
             done += len(batch)
             if self.progress is not None:
                 self.progress(done, total)
-        self.bad_rows = np.flatnonzero(~readable)
+        with tf.device("CPU"):
+            readable = tf.concat(readable, 0)
+            self._decoded = tf.concat(parts, 0), readable
+        self.bad_rows = np.flatnonzero(~readable.numpy())
         if len(self.bad_rows) > (MAX_BAD_SHARE * total if self.on_bad == "skip" else 0):
             raise unreadable([self.source.ids[row] for row in self.bad_rows], total)
-        with tf.device("CPU"):
-            self._decoded = tf.constant(images), tf.constant(readable)
 
 
 def unreadable(names: list[str], total: int | None = None) -> UserError:
@@ -138,8 +143,7 @@ def explain_unreadable(error: BaseException) -> UserError | None:
     """Returns what a person should read when a pipeline met a picture it could not decode, else
     None.
     """
-    # TensorFlow prints what an assertion was given as "[unreadable picture: ] [its name]".
-    found = re.search(rf"\[{UNREADABLE}\] \[(.*)\]", str(error))
+    found = re.search(rf"{UNREADABLE}(.*)", str(error))
     if not isinstance(error, tf.errors.InvalidArgumentError) or found is None:
         return None
     return unreadable([found[1]])

@@ -39,11 +39,11 @@ def decode_image(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         The pixels, uint8 `[height, width, 3]`, and whether they could be decoded, bool; if not,
         the picture is one black pixel.
     """
-    # TensorFlow cannot catch an error of a decoder in a graph, but a data set can leave out an
-    # element that fails: what remains is the first of the two attempts that succeeds.
-    one = tf.data.Dataset.from_tensors(encoded)
-    attempts = one.map(_decode_fast).ignore_errors().concatenate(one.map(_decode_any))
-    return attempts.take(1).get_single_element()
+    # Python can catch an error of a decoder, a graph cannot but by operations with a state, which
+    # keep data sets from working in parallel where operations are to be deterministic.
+    types = (tf.uint8, tf.bool)
+    image, ok = tf.numpy_function(_decode, [encoded], types, stateful=False)
+    return tf.ensure_shape(image, [None, None, 3]), tf.ensure_shape(ok, [])
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -111,35 +111,27 @@ def _most_pixels(length: Any) -> Any:
 # Decoding
 
 
-def _decode_fast(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    def decode() -> tuple[tf.Tensor, tf.Tensor]:
+def _decode(data: bytes) -> tuple[np.ndarray, bool]:
+    if _is_plain_jpeg(data):
         options = {"dct_method": "INTEGER_ACCURATE", "fancy_upscaling": True}  # as Pillow does
-        return tf.io.decode_jpeg(encoded, channels=3, **options), tf.constant(True)
+        with contextlib.suppress(tf.errors.InvalidArgumentError):
+            return tf.io.decode_jpeg(data, channels=3, **options).numpy(), True
+    return _decode_with_pillow(data)
 
-    return tf.cond(_is_plain_jpeg(encoded), decode, lambda: _decode_any(encoded))
 
-
-def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    def has_bytes(place: int, wanted: bytes) -> tf.Tensor:
-        return tf.strings.substr(encoded, place, len(wanted)) == wanted
-
-    def has_plain_shape() -> tf.Tensor:
-        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded, tf.int64))
-        length = tf.cast(tf.strings.length(encoded), tf.int64)
-        fits = height * width <= tf.minimum(_most_pixels(length), MAX_PIXELS)
-        return fits & (channels != 4)  # four channels are CMYK
-
+def _is_plain_jpeg(data: bytes) -> bool:
     # Nothing or a short JFIF segment before the first table: no word on rotation or colour spaces.
-    bare = has_bytes(0, b"\xff\xd8\xff\xdb") | (
-        has_bytes(0, b"\xff\xd8\xff\xe0\0\x10JFIF") & has_bytes(20, b"\xff\xdb")
+    bare = data.startswith(b"\xff\xd8\xff\xdb") or (
+        data.startswith(b"\xff\xd8\xff\xe0\0\x10JFIF") and data[20:22] == b"\xff\xdb"
     )
-    return tf.cond(bare, has_plain_shape, lambda: tf.constant(False))
-
-
-def _decode_any(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    types = (tf.uint8, tf.bool)
-    image, ok = tf.numpy_function(_decode_with_pillow, [encoded], types, stateful=False)
-    return tf.ensure_shape(image, [None, None, 3]), tf.ensure_shape(ok, [])
+    if not bare:
+        return False
+    try:
+        height, width, channels = tf.io.extract_jpeg_shape(data, tf.int64).numpy()
+    except tf.errors.InvalidArgumentError:
+        return False
+    fits = height * width <= min(_most_pixels(len(data)), MAX_PIXELS)
+    return bool(fits) and channels != 4  # four channels are CMYK
 
 
 def _decode_with_pillow(data: bytes) -> tuple[np.ndarray, bool]:

@@ -74,7 +74,7 @@ class Seq2SeqPipeline(TextPipeline):
         batch = self.plan.fixed_batch and self.plan.fixed_batch // part[1]
 
         def load(step):  # noqa: ANN001
-            parts = tf.numpy_function(fetch, [step], kinds)
+            parts = tf.numpy_function(fetch, [step], kinds, stateful=False)
             for tensor in parts:
                 tensor.set_shape([batch, None])
             *inputs, targets, weights = parts

@@ -208,7 +208,8 @@ class TextPipeline(Pipeline):
         by_token = isinstance(self.feed.encoder, TagEncoder | ChatEncoder) and self.labelled
 
         def load(step):  # noqa: ANN001
-            parts = tf.numpy_function(fetch, [step], [like.dtype for like in sample])
+            kinds = [like.dtype for like in sample]
+            parts = tf.numpy_function(fetch, [step], kinds, stateful=False)
             for i, (tensor, like) in enumerate(zip(parts, sample, strict=True)):
                 # Inputs vary in width, and so do the targets and weights of single tokens.
                 varies = i < len(sample) - 2 or by_token

@@ -328,7 +328,7 @@ class FineTuner(keras.Model):
     def _fit_epoch(self, x, epoch, start, validation_data, callbacks, kwargs) -> None:  # noqa: ANN001
         # Keras would overwrite weights with their moving average after every epoch: `fit` does it
         # once, at the end.
-        batches = distribute(self.distribute_strategy, x, epoch, start)
+        batches = distribute(self.distribute_strategy, x, epoch, start, self.accumulate)
         self._build_metrics(batches.element_spec)
         held_out = (
             distribute(self.distribute_strategy, validation_data)

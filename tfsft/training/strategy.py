@@ -7,13 +7,16 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfsft import cluster
 from tfsft.cluster import Cluster
+from tfsft.data.length_plan import LengthPlan
 from tfsft.data.pipeline import Pipeline
+from tfsft.data.plan import BatchPlan
 from tfsft.errors import UsageError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
@@ -193,15 +196,28 @@ def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
 
 
 def distribute(
-    strategy: tf.distribute.Strategy, pipeline: Pipeline, epoch: int = 0, start: int = 0
+    strategy: tf.distribute.Strategy,
+    pipeline: Pipeline,
+    epoch: int = 0,
+    start: int = 0,
+    parts: int = 1,
 ) -> tf.distribute.DistributedDataset:
     """Returns the batches of an epoch, for each replica its share of them.
 
     Replica r of R takes the r-th of R equal parts of a global batch, whichever process it is in. A
     worker fetches only its own part.
+
+    Args:
+        strategy: Whose replicas they are for.
+        pipeline: Where they come from.
+        epoch, start: As for `Pipeline.epoch`.
+        parts: What a replica's share is cut into, and so a multiple of.
     """
     if not is_multiworker(strategy):
-        return strategy.experimental_distribute_dataset(pipeline.epoch(epoch, start))
+        batches = pipeline.epoch(epoch, start)
+        if strategy.num_replicas_in_sync == 1 and not _accelerators():
+            batches = _without_filler(batches, pipeline.plan, start, parts)
+        return strategy.experimental_distribute_dataset(batches)
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         part = context.input_pipeline_id, context.num_input_pipelines
@@ -210,6 +226,26 @@ def distribute(
         return batches if replicas == 1 else _for_replicas(batches, replicas)
 
     return strategy.distribute_datasets_from_function(of_worker)
+
+
+def _without_filler(
+    batches: tf.data.Dataset, plan: BatchPlan | LengthPlan, start: int, multiple: int
+) -> tf.data.Dataset:
+    """Leaves out what the last batch is filled up with: a processor takes as long as there are
+    examples, where others are compiled for one size of batch.
+    """
+    if not isinstance(plan, BatchPlan) or plan.batch_size % multiple:
+        return batches  # those of LengthPlan are filled up with the shortest texts
+    last = plan.steps - 1
+    filled = -((last * plan.batch_size - plan.size) // multiple) * multiple
+
+    def cut(step: tf.Tensor, batch: Any) -> Any:
+        size = tf.where(step == last, filled, plan.batch_size)
+        return tf.nest.map_structure(
+            lambda rows: tf.ensure_shape(rows[:size], [None, *rows.shape[1:]]), batch
+        )
+
+    return batches.enumerate(start).map(cut)
 
 
 def _for_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
@@ -307,12 +343,14 @@ def set_determinism(wanted: bool | None = None) -> bool:
             stays on for the whole process.
     """
     if wanted is None:
-        wanted = not (
-            tf.config.list_physical_devices("GPU") + tf.config.list_logical_devices("TPU")
-        )
+        wanted = not _accelerators()
     if wanted:
         tf.config.experimental.enable_op_determinism()
     return wanted
+
+
+def _accelerators() -> list:
+    return tf.config.list_physical_devices("GPU") + tf.config.list_logical_devices("TPU")
 
 
 def peak_memory() -> tuple[str, int]:
