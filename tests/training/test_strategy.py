@@ -112,7 +112,7 @@ def test_a_tpu_that_is_not_there(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gain", "expected"), [(1.9, ("float32", False)), (4.0, ("mixed_bfloat16", True))]
+    ("gain", "expected"), [(1.4, ("float32", False)), (4.0, ("mixed_bfloat16", True))]
 )
 def test_half_precision_where_the_processor_is_fast_in_it(gain, expected, monkeypatch):
     monkeypatch.delenv("TFSFT_PRECISION")

@@ -61,6 +61,7 @@ class ImageFeed:
         weights.
         """
 
+        @tf.autograph.experimental.do_not_convert
         def load(row, seed):  # noqa: ANN001
             image, ok = self._picture(row)
             return (image if augmenter is None else augmenter.image(image, seed)), ok
@@ -87,6 +88,7 @@ class ImageFeed:
             examples=self if augmenter is None else None,
         )
 
+    @tf.autograph.experimental.do_not_convert
     def _picture(self, row):  # noqa: ANN001
         if self._decoded is not None:
             images, ok = self._decoded

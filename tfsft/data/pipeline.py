@@ -75,6 +75,7 @@ class Pipeline:
         rest = tf.data.Dataset.from_tensor_slices((self.labels[rows], weights, seeds.steps))
         integers = np.issubdtype(self.labels.dtype, np.integer)
 
+        @tf.autograph.experimental.do_not_convert
         def join(fetched, rest):  # noqa: ANN001
             (inputs, ok), (targets, weights, seed) = fetched, rest
             if integers:

@@ -73,6 +73,7 @@ class Seq2SeqPipeline(TextPipeline):
         kinds = ["int32"] * len(INPUTS) + ["float32"] * 2
         batch = self.plan.fixed_batch and self.plan.fixed_batch // part[1]
 
+        @tf.autograph.experimental.do_not_convert
         def load(step):  # noqa: ANN001
             parts = tf.numpy_function(fetch, [step], kinds, stateful=False)
             for tensor in parts:

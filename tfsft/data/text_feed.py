@@ -207,6 +207,7 @@ class TextPipeline(Pipeline):
         chats = isinstance(self.feed.encoder, ChatEncoder)
         by_token = isinstance(self.feed.encoder, TagEncoder | ChatEncoder) and self.labelled
 
+        @tf.autograph.experimental.do_not_convert
         def load(step):  # noqa: ANN001
             kinds = [like.dtype for like in sample]
             parts = tf.numpy_function(fetch, [step], kinds, stateful=False)

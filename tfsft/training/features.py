@@ -101,6 +101,7 @@ class FrozenFeatures:
             return batches.map(self._gather)
         return batches.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
+    @tf.autograph.experimental.do_not_convert
     def _gather(self, rows):  # noqa: ANN001
         return _only([tf.gather(part, rows) for part in self._parts]), tf.gather(self._ok, rows)
 

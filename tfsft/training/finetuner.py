@@ -298,10 +298,18 @@ class FineTuner(keras.Model):
             if phase is not None and not self._rounded:
                 self._forward = phase.run.forward(self.model, jit_compile=self.jit_compile)
             shared.begin()
+            held_out = None
             for epoch in range(first_epoch, epochs):
                 if self.stop_training:
                     break
-                self._fit_epoch(x, epoch, first_step, validation_data, shared, kwargs)
+                batches = distribute(
+                    self.distribute_strategy, x, epoch, first_step, self.accumulate
+                )
+                if validation_data is not None and held_out is None:
+                    held_out = distribute(self.distribute_strategy, validation_data)
+                    kwargs["validation_steps"] = validation_data.steps
+                kwargs["steps_per_epoch"] = x.steps - first_step
+                self._fit_epoch(batches, epoch, held_out, shared, kwargs)
                 first_step = 0
             # With a moving average of the weights, the model ends with the average.
             self.optimizer.finalize_variable_values(self.trainable_variables)
@@ -325,16 +333,10 @@ class FineTuner(keras.Model):
                 self._rounded = {}
                 self.train_function = self.test_function = None
 
-    def _fit_epoch(self, x, epoch, start, validation_data, callbacks, kwargs) -> None:  # noqa: ANN001
+    def _fit_epoch(self, batches, epoch, held_out, callbacks, kwargs) -> None:  # noqa: ANN001
         # Keras would overwrite weights with their moving average after every epoch: `fit` does it
         # once, at the end.
-        batches = distribute(self.distribute_strategy, x, epoch, start, self.accumulate)
         self._build_metrics(batches.element_spec)
-        held_out = (
-            distribute(self.distribute_strategy, validation_data)
-            if validation_data is not None
-            else None
-        )
         finalize = self.optimizer.finalize_variable_values
         self.optimizer.finalize_variable_values = lambda variables: None
         try:
@@ -346,8 +348,6 @@ class FineTuner(keras.Model):
                 callbacks=callbacks,
                 verbose=0,
                 shuffle=False,
-                steps_per_epoch=x.steps - start,
-                validation_steps=validation_data.steps if validation_data is not None else None,
                 **kwargs,
             )
         finally:
