@@ -303,7 +303,12 @@ class FineTuner(keras.Model):
                 if self.stop_training:
                     break
                 batches = distribute(
-                    self.distribute_strategy, x, epoch, first_step, self.accumulate
+                    self.distribute_strategy,
+                    x,
+                    epoch,
+                    first_step,
+                    self.accumulate,
+                    filler=self._sees_batches(),
                 )
                 if validation_data is not None and held_out is None:
                     held_out = distribute(self.distribute_strategy, validation_data)
@@ -315,6 +320,11 @@ class FineTuner(keras.Model):
             self.optimizer.finalize_variable_values(self.trainable_variables)
             shared.end()
         return self.history
+
+    def _sees_batches(self) -> bool:
+        """Tells whether what a layer computes depends on the whole batch, its filler included."""
+        kind = keras.layers.BatchNormalization
+        return any(isinstance(layer, kind) and layer.trainable for layer in self._flatten_layers())
 
     @contextlib.contextmanager
     def _kernels_rounded_once(self) -> Iterator[None]:

@@ -201,6 +201,8 @@ def distribute(
     epoch: int = 0,
     start: int = 0,
     parts: int = 1,
+    *,
+    filler: bool = False,
 ) -> tf.distribute.DistributedDataset:
     """Returns the batches of an epoch, for each replica its share of them.
 
@@ -212,10 +214,11 @@ def distribute(
         pipeline: Where they come from.
         epoch, start: As for `Pipeline.epoch`.
         parts: What a replica's share is cut into, and so a multiple of.
+        filler: Keeps filler that could be left out, as it is part of what a layer computes.
     """
     if not is_multiworker(strategy):
         batches = pipeline.epoch(epoch, start)
-        if strategy.num_replicas_in_sync == 1 and not _accelerators():
+        if strategy.num_replicas_in_sync == 1 and not filler and not _accelerators():
             batches = _without_filler(batches, pipeline.plan, start, parts)
         return strategy.experimental_distribute_dataset(batches)
 
