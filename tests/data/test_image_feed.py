@@ -52,6 +52,18 @@ def test_decoded_once_equals_decoded_on_the_way(folder, names):
     assert_same(batches(once, 1), batches(on_the_way, 1))
 
 
+def test_no_pictures_make_no_batches(folder):
+    assert batches(ImageFeed(source_of(folder).subset(np.arange(0)), SIZE).pipeline(8)) == []
+
+
+def test_a_bad_picture_is_refused_each_time(folder):
+    (folder / "00.png").write_bytes(b"no picture")
+    feed = ImageFeed(source_of(folder), SIZE)
+    for _ in range(2):
+        with pytest.raises(UserError, match="1 of 25 pictures cannot be decoded"):
+            feed.pipeline(8).epoch()
+
+
 @pytest.mark.parametrize(
     ("names", "memory"),
     [("none", 0), ("none", 2 << 30), ("flip,rotation,crop,color,mixup", 0), ("randaugment", 0)],

@@ -95,23 +95,24 @@ class ImageFeed:
             return tf.gather(images, row), tf.gather(ok, row)
         image, ok = self._read(row)
         if self.on_bad == "stop":
-            ok = tf.cond(ok, lambda: True, lambda: self._refuse(row))
+            ok = tf.cond(
+                ok,
+                lambda: True,
+                lambda: tf.numpy_function(self._refuse, [row], tf.bool, stateful=False),
+            )
+            ok = tf.ensure_shape(ok, [])
         return image, ok
 
-    def _refuse(self, row):  # noqa: ANN001
-        def refuse(row: np.ndarray) -> bool:
-            raise ValueError(f"{UNREADABLE}{self.source.ids[row]}")
-
-        ok = tf.numpy_function(refuse, [row], tf.bool, stateful=False)
-        return tf.ensure_shape(ok, [])
+    def _refuse(self, row: np.ndarray) -> bool:
+        raise ValueError(f"{UNREADABLE}{self.source.ids[row]}")
 
     def _read(self, row):  # noqa: ANN001
         image, ok = self.source.image(row)
         return resize(image, self.image_size), ok
 
     def _decode(self) -> None:
-        total = len(self.source)
-        parts, readable = [], []
+        size, total = self.image_size, len(self.source)
+        parts, readable = [np.empty((0, size, size, 3), np.uint8)], [np.empty(0, bool)]
         rows = tf.data.Dataset.range(total)
         rows = rows.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         done = 0
@@ -123,12 +124,11 @@ class ImageFeed:
             done += len(batch)
             if self.progress is not None:
                 self.progress(done, total)
-        with tf.device("CPU"):
-            readable = tf.concat(readable, 0)
-            self._decoded = tf.concat(parts, 0), readable
-        self.bad_rows = np.flatnonzero(~readable.numpy())
+        self.bad_rows = np.flatnonzero(~np.concatenate(readable))
         if len(self.bad_rows) > (MAX_BAD_SHARE * total if self.on_bad == "skip" else 0):
             raise unreadable([self.source.ids[row] for row in self.bad_rows], total)
+        with tf.device("CPU"):
+            self._decoded = tf.concat(parts, 0), tf.concat(readable, 0)
 
 
 def unreadable(names: list[str], total: int | None = None) -> UserError:

@@ -298,17 +298,12 @@ class FineTuner(keras.Model):
             if phase is not None and not self._rounded:
                 self._forward = phase.run.forward(self.model, jit_compile=self.jit_compile)
             shared.begin()
-            held_out = None
+            held_out, filler = None, self._sees_batches()
             for epoch in range(first_epoch, epochs):
                 if self.stop_training:
                     break
                 batches = distribute(
-                    self.distribute_strategy,
-                    x,
-                    epoch,
-                    first_step,
-                    self.accumulate,
-                    filler=self._sees_batches(),
+                    self.distribute_strategy, x, epoch, first_step, self.accumulate, filler=filler
                 )
                 if validation_data is not None and held_out is None:
                     held_out = distribute(self.distribute_strategy, validation_data)
