@@ -14,7 +14,6 @@ from tfsft.data.pipeline import Pipeline
 from tfsft.errors import UserError
 from tfsft.models.graph import changed, is_functional
 from tfsft.training.distillation import Distillation, labels_of
-from tfsft.training.forward import Forward
 from tfsft.training.fused import compilable, faster, pays
 from tfsft.training.lean import rounded_kernels
 from tfsft.training.strategy import distribute, is_multiworker
@@ -47,7 +46,6 @@ class FineTuner(keras.Model):
         self.clip_norm = clip_norm
         self._compiled: set[keras.layers.Layer] = set()
         self._rounded: dict[keras.layers.Layer, tf.Tensor] = {}
-        self._forward: Forward | None = None  # that of the run, in `fit`
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -130,32 +128,8 @@ class FineTuner(keras.Model):
 
     def test_step(self, data: Any) -> dict:
         """Loss and metrics of one batch."""
-        x, *_ = keras.utils.unpack_x_y_sample_weight(data)
-        return self._judge((data, [self(x, training=False)]))
-
-    def make_test_function(self, force: bool = False) -> None:
-        """Makes what `evaluate` calls for each batch: answers, traced once for all that a run asks
-        its network, and the loss and metrics of them.
-        """
-        if self.run_eagerly:
-            return super().make_test_function(force)
-        if self.test_function is not None and not force:
-            return
-        forward = self._forward or Forward(
-            self.model,
-            self.distribute_strategy,
-            self._compiled,
-            self._rounded,
-            jit_compile=self.jit_compile,
-        )
-        judge = self._make_function(self._judge)
-        self.test_function = lambda batches: judge([forward.step(batches)])
-
-    def _judge(self, answered: tuple[Any, list]) -> dict:
-        """Loss and metrics of a batch and the answers to it, which are the last of the outputs."""
-        data, (*_, outputs) = answered
         x, y, weights = _unpack(data)
-        self._measure(x, y, outputs, weights)
+        self._measure(x, y, self(x, training=False), weights)
         return self._results()
 
     def _results(self) -> dict:
@@ -295,8 +269,6 @@ class FineTuner(keras.Model):
         )
         self.stop_training = phase is not None and phase.ended
         with self._dropout_apart(), self._kernels_rounded_once():
-            if phase is not None and not self._rounded:
-                self._forward = phase.run.forward(self.model, jit_compile=self.jit_compile)
             shared.begin()
             held_out, filler = None, self._sees_batches()
             for epoch in range(first_epoch, epochs):

@@ -1,6 +1,6 @@
 """A model's answers to the batches of a pipeline, traced once whoever asks for them."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import keras
@@ -18,8 +18,7 @@ class Forward:
     Args:
         model: From the inputs of a pipeline on.
         strategy: Computes on all of its replicas.
-        compiled, rounded: As for `faster`.
-        jit_compile: Compiles the whole by XLA.
+        compiled: As for `faster`.
     """
 
     def __init__(
@@ -27,16 +26,13 @@ class Forward:
         model: keras.Model,
         strategy: tf.distribute.Strategy | None = None,
         compiled: Collection[keras.layers.Layer] = (),
-        rounded: Mapping[keras.layers.Layer, tf.Tensor] | None = None,
-        *,
-        jit_compile: bool = False,
     ):
         self.model = model
         self.strategy = strategy or tf.distribute.get_strategy()
 
-        @tf.function(reduce_retracing=True, jit_compile=jit_compile or None, autograph=False)
+        @tf.function(reduce_retracing=True, autograph=False)
         def answers(inputs):  # noqa: ANN001
-            with faster(model, compiled, rounded):
+            with faster(model, compiled):
                 return self.strategy.run(
                     lambda x: tf.nest.flatten(model(x, training=False)), (inputs,)
                 )

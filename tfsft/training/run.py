@@ -425,25 +425,20 @@ class Run:
         self.write_metrics()
         return rows
 
-    def forward(
-        self, network: keras.Model, *, features: bool = False, jit_compile: bool = False
-    ) -> Forward:
+    def forward(self, network: keras.Model, *, features: bool = False) -> Forward:
         """Returns what computes the answers of a network, and is traced once whoever asks for it.
 
         Args:
             network: From the inputs of a pipeline on.
             features: Whether what its head decides by comes before the answers, which it does
                 wherever a layer `pooling` makes it.
-            jit_compile: As for `Forward`, whoever comes first.
         """
         features = features or models.pools(network)
         key = (features, *sorted(id(weight) for weight in network.weights))
         if key not in self._forwards:
             with self.strategy.scope():
                 network = models.with_features(network) if features else network
-            self._forwards[key] = Forward(
-                network, self.strategy, self.compiled, jit_compile=jit_compile
-            )
+            self._forwards[key] = Forward(network, self.strategy, self.compiled)
         return self._forwards[key]
 
     def save(self, model: keras.Model, tokenizer: Any = None) -> Path:
