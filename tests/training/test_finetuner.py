@@ -288,3 +288,18 @@ def test_every_token_counts_alike_whatever_the_width_of_its_batch():
     ):
         assert found == pytest.approx(expected, rel=1e-6)
     assert float(tuner._loss_tracker.count.numpy()) == counted.sum()
+
+
+def test_the_loss_of_validation_goes_by_logits(examples):
+    """An answer that is very sure and wrong is as bad as it is, not cut off at 1e-7."""
+    inputs, labels = examples
+    model = network()
+    model.get_layer("predictions").kernel.assign(model.get_layer("predictions").kernel * 100)
+    tuner = FineTuner(model)
+    tuner.compile(optimizer="sgd", loss="categorical_crossentropy")
+    w1, b1, w2, b2 = (np.asarray(v, "float64") for v in model.trainable_variables)
+    logits = np.tanh(inputs @ w1 + b1) @ w2 + b2
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(SIZE), labels]
+    found = tuner.evaluate(pipeline(examples, shuffle=False), return_dict=True, verbose=0)
+    assert losses.max() > 30
+    assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
