@@ -1,6 +1,7 @@
 """Splits are stratified, exact to rounding, and depend on content alone."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -200,6 +201,19 @@ def test_conflicting_labels_of_one_content_stay_together():
     labels = np.repeat([0, 1], 20)
     sides = split_rows(labels, keys)
     np.testing.assert_array_equal(sides[:20], sides[20:])
+
+
+def test_splitting_takes_little_memory():
+    count = 100_000
+    keys = np.array([key[16:] for key in make_keys(count)], "S16")
+    labels = np.arange(count) % 2
+    tracemalloc.start()  # NumPy tells it of its arrays
+    try:
+        split_rows(labels, keys)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 70 * count
 
 
 def test_a_million_rows_take_seconds():

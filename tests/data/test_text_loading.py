@@ -243,6 +243,23 @@ def test_a_bad_line_after_the_first_block(tmp_path, monkeypatch):
         assert name == f"x.jsonl:{int(text.split()[1]) + 1}"
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("long", [0, 700])
+def test_a_row_that_is_longer_than_a_block(tmp_path, monkeypatch, suffix, long):
+    monkeypatch.setattr("tfsft.data.text_tables.BLOCK", 2000)
+    texts = [f"text {n}" for n in range(900)]
+    texts[long] = "many, many " * 5000
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "csv":
+        write_csv(path, [(text, n % 2) for n, text in enumerate(texts)], ["text", "label"])
+    else:
+        write_lines(path, [{"text": text, "label": n % 2} for n, text in enumerate(texts)])
+    everything = load_texts(str(path)).everything()
+    first = 2 if suffix == "csv" else 1
+    found = dict(zip(everything.ids, everything.column("text"), strict=True))
+    assert found == {f"{path.name}:{n + first}": text for n, text in enumerate(texts)}
+
+
 def test_rows_without_text_or_label_and_ragged_rows(tmp_path):
     path = tmp_path / "x.csv"
     good = "".join(f"text {n},{n % 2}\n" for n in range(60))

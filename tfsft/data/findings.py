@@ -74,10 +74,12 @@ def skew(labels: np.ndarray, class_names: Sequence[str]) -> tuple[float, list[st
 def duplicates(keys: np.ndarray) -> list[np.ndarray]:
     """Returns the rows of every content that occurs more than once."""
     order = np.argsort(keys, kind="stable")
-    changes = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
-    bounds = np.concatenate([[0], changes, [len(keys)]])
-    repeated = np.flatnonzero(np.diff(bounds) > 1)
-    groups = [order[bounds[place] : bounds[place + 1]] for place in repeated]
+    keys = keys[order]
+    again = np.zeros(len(keys) + 1, bool)  # the same as the one before
+    again[1:-1] = keys[1:] == keys[:-1]
+    starts = np.flatnonzero(~again[:-1] & again[1:])
+    ends = np.flatnonzero(again[:-1] & ~again[1:]) + 1
+    groups = [order[start:end].copy() for start, end in zip(starts, ends, strict=True)]
     return sorted(groups, key=lambda rows: rows[0])
 
 

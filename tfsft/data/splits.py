@@ -138,29 +138,26 @@ def split_rows(
         int8 `[n]`: 0 train, 1 validation, 2 test. Each class with as many units as there are sides
         is on every one.
     """
-    unit, unit_keys = _units(keys, groups)
+    unit, rank = _units(keys, groups, seed)
     rows, classes = class_pairs(_quantile_bins(labels) if is_number_task(labels) else labels)
     num_classes = int(classes.max(initial=0)) + 1
-    pairs = np.unique(unit[rows] * num_classes + classes)  # each class of each unit once
-    pair_units, pair_classes = np.divmod(pairs, num_classes)
-
-    stratum = rarest_class(
-        pair_units, pair_classes, len(unit_keys), np.bincount(classes, minlength=num_classes)
-    )
+    # Each class of each unit once.
+    pair_units, pair_classes = _unique_pairs(unit[rows], classes, num_classes)
+    del keys, rows  # 24 bytes an example, which are not needed where most is
+    frequency = np.bincount(classes, minlength=num_classes)
+    stratum = rarest_class(pair_units, pair_classes, len(rank), frequency)
     sizes = np.bincount(unit)
-    rank = _hashes(unit_keys, seed)
-    order = np.lexsort((rank, stratum))
-    ends = np.cumsum(sizes[order])
-    totals = np.bincount(stratum, weights=sizes)
-    starts = np.concatenate([[0], np.cumsum(totals)[:-1]])
-    # A unit goes where its middle lies, which for units of one example is exact.
-    middles = ends - sizes[order] / 2 - starts[stratum[order]]
-    test = _quota(totals, test_fraction)[stratum[order]]
-    validation = _quota(totals, validation_fraction)[stratum[order]]
-    side = np.empty(len(unit_keys), np.int8)
-    side[order] = np.select(
-        [middles < test, middles < test + validation], [TEST, VALIDATION], TRAIN
-    )
+    side = np.full(len(rank), TRAIN, np.int8)
+    by_stratum = _Rows(stratum, np.arange(len(stratum), dtype=np.int32))
+    for number in range(int(stratum.max(initial=-1)) + 1):
+        members = by_stratum.of(number)
+        ordered = members[np.argsort(rank[members], kind="stable")]
+        # A unit goes where its middle lies, which for units of one example is exact.
+        middles = np.cumsum(sizes[ordered]) - sizes[ordered] / 2
+        total = sizes[ordered].sum()
+        test = _quota(total, test_fraction)
+        side[ordered[middles < test + _quota(total, validation_fraction)]] = VALIDATION
+        side[ordered[middles < test]] = TEST
 
     wanted = wanted_sides(validation_fraction, test_fraction)
     _fill_gaps(side, pair_units, pair_classes, rank, wanted)
@@ -231,16 +228,17 @@ def fingerprint(splits: dict[str, Source]) -> str:
     for name, source in splits.items():
         for part in (name, *source.class_names):
             digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
-        digest.update(source.keys.astype("S").tobytes())  # all of them are as long
-        digest.update(np.ascontiguousarray(source.labels).tobytes())
+        digest.update(source.keys.astype("S", copy=False).view(np.uint8))  # all are as long
+        digest.update(np.ascontiguousarray(source.labels))
     return digest.hexdigest()
 
 
 def count_contents(labels: np.ndarray, keys: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns how many different contents each class has, int64 `[num_classes]`."""
     rows, classes = class_pairs(labels)
-    pairs = np.unique(_number(keys)[rows] * num_classes + classes)
-    return np.bincount(pairs % num_classes, minlength=num_classes)
+    return np.bincount(
+        _unique_pairs(_number(keys)[rows], classes, num_classes)[1], minlength=num_classes
+    )
 
 
 def rarest_class(
@@ -249,30 +247,31 @@ def rarest_class(
     """Returns the rarest class of each item; items without one share a class of their own.
 
     Args:
-        items: int64 `[pairs]`.
-        classes: int64 `[pairs]`, a class of each of these items.
+        items: Integers `[pairs]`.
+        classes: Integers `[pairs]`, a class of each of these items.
         num_items: Number of items.
         frequency: int64 `[classes]`.
 
     Returns:
-        int64 `[num_items]`.
+        int32 `[num_items]`.
     """
-    rarest = np.full(num_items, len(frequency), np.int64)
+    rarest = np.full(num_items, len(frequency), np.int32)
     order = np.lexsort((classes, frequency[classes], items))
-    items, first = np.unique(items[order], return_index=True)
-    rarest[items] = classes[order][first]
+    first = order[_changes(items[order])]
+    rarest[items[first]] = classes[first]
     return rarest
 
 
-def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _units(keys: np.ndarray, groups: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Joins examples of the same content or group.
 
     Returns:
-        The unit of each example, int64 `[n]`, and the name of each unit, which its hash stands for.
+        The unit of each example, int32 `[n]`, and a number of each unit by its name and the seed,
+        uint64 `[units]`.
     """
     unit = _number(keys)
     if groups is None:
-        return unit, keys[np.unique(unit, return_index=True)[1]]
+        return unit, _hashes(keys[_first_appearances(unit)], seed)
     # A graph of contents and groups, joined by examples; each connected component is a unit.
     contents = int(unit.max(initial=-1)) + 1
     grouped = np.flatnonzero(groups != "")
@@ -287,16 +286,49 @@ def _units(keys: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.
     # every content hash.
     names = np.where(groups != "", np.char.add(" ", groups), keys.astype(str))
     order = np.lexsort((names, unit))
-    firsts = order[np.unique(unit[order], return_index=True)[1]]
-    return unit, names[firsts]
+    return unit, _hashes(names[order[_changes(unit[order])]], seed)
+
+
+# Below, arrays of a million rows are kept small and few: they are what loading takes at most.
 
 
 def _number(values: np.ndarray) -> np.ndarray:
-    """Numbers different values from 0 in the order of their first appearance, int64 `[n]`."""
-    _, first, number = np.unique(values, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[number]
+    """Numbers different values from 0 in the order of their first appearance, int32 `[n]`."""
+    order = np.argsort(values, kind="stable")
+    changes = _changes(values[order])
+    first = order[changes].astype(np.int32)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    number = np.empty(len(values), np.int32)
+    number[order] = rank[np.cumsum(changes, dtype=np.int32) - 1]
+    return number
+
+
+def _changes(ordered: np.ndarray) -> np.ndarray:
+    """Says where values that are in order differ from the one before, bool `[n]`."""
+    changes = np.ones(len(ordered), bool)
+    changes[1:] = ordered[1:] != ordered[:-1]
+    return changes
+
+
+def _first_appearances(number: np.ndarray) -> np.ndarray:
+    """Says where the numbers that `_number` gives appear for the first time, bool `[n]`."""
+    first = np.ones(len(number), bool)
+    first[1:] = number[1:] > np.maximum.accumulate(number)[:-1]
+    return first
+
+
+def _unique_pairs(
+    items: np.ndarray, classes: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each pair once, in order: int32 `[pairs]` of items, and of classes."""
+    pairs = items * np.int64(num_classes)
+    pairs += classes
+    pairs.sort()
+    pairs = pairs[_changes(pairs)]
+    items = (pairs // num_classes).astype(np.int32)
+    pairs %= num_classes
+    return items, pairs.astype(np.int32)
 
 
 def _hashes(names: Iterable[str | bytes], seed: int) -> np.ndarray:
@@ -316,10 +348,8 @@ def _quantile_bins(labels: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges, labels, side="right")
 
 
-def _quota(totals: np.ndarray, fraction: float) -> np.ndarray:
-    if not fraction:
-        return np.zeros(len(totals))
-    return np.maximum(np.rint(totals * fraction), 1.0)
+def _quota(total: int, fraction: float) -> float:
+    return max(float(np.rint(total * fraction)), 1.0) if fraction else 0.0
 
 
 def _fill_gaps(

@@ -214,7 +214,10 @@ def split_texts(
     labels, names, problems = label_texts(
         table, task, class_names if class_names is not None else rows.class_names
     )
-    good = np.setdiff1d(np.arange(len(table)), list(problems))
+    usable = np.ones(len(table), bool)
+    usable[list(problems)] = False
+    good = np.flatnonzero(usable)
+    labels = labels[good]
     if rows.skip_unlabelled:
         unlabelled = [row for row, problem in problems.items() if problem == NO_LABEL]
         problems = {row: problems[row] for row in problems.keys() - unlabelled}
@@ -229,7 +232,7 @@ def split_texts(
         )
     if task == "single" and class_names is None:
         check_classes(plan, names)
-    source = TextSource(table, good, labels[good], names, groups_of(table, good))
+    source = TextSource(table, good, labels, names, groups_of(table, good))
     return limit_and_split(plan, source, bad, rows)
 
 

@@ -46,7 +46,6 @@ class TextSource:
         self.class_names = class_names
         self.groups = groups
         self.tags = tags
-        self.keys = fixed_width(table["key"])[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,11 +56,16 @@ class TextSource:
         return Ids(self.table["id"], self.rows)
 
     @property
+    def keys(self) -> np.ndarray:
+        """Content hash of each text, bytes `[n]`: read anew each time, and not kept."""
+        return fixed_width(self.table["key"])[self.rows]
+
+    @property
     def fingerprint(self) -> str:
         """Stands for the cells that are encoded, in this order."""
         name = "digest" if "digest" in self.table.column_names else "key"
         digest = hashlib.blake2b("\0".join(self.tags).encode(), digest_size=16)
-        digest.update(fixed_width(self.table[name])[self.rows].tobytes())
+        digest.update(fixed_width(self.table[name])[self.rows].view(np.uint8))
         return digest.hexdigest()
 
     def subset(self, rows: np.ndarray) -> "TextSource":

@@ -4,7 +4,7 @@ import contextlib
 import mmap
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +23,8 @@ from tfsft.untrusted import check_parquet
 
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 HEAD_ROWS = 200  # looked at to find out which column holds what
-BLOCK = 1 << 22  # bytes; a row must fit into a block
+BLOCK = 1 << 20  # bytes; pyarrow reads 32 blocks ahead
+MAX_BLOCK = 1 << 30
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 TOO_DEEP = re.compile(rb"(?:[{\[][^][{}]*+){500}")
 
@@ -144,13 +145,12 @@ class _Csv(_Table):
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray]]:
         start = 2
         with _reading(self.path):
-            for batch in self._open(self.quote, columns, self.bad):
+            for batch in _batches(lambda block: self._open(block, self.quote, columns, self.bad)):
                 skipped = sum(number >= start for number in self.bad)
                 numbers = np.arange(start, start + len(batch) + skipped)
                 numbers = numbers[~np.isin(numbers, list(self.bad))][: len(batch)]
-                if len(batch):
-                    start = int(numbers[-1]) + 1
-                    yield batch, numbers
+                start = int(numbers[-1]) + 1
+                yield batch, numbers
 
     def _try(self, quote: str | bool) -> tuple[pyarrow.Table | Exception, tuple]:
         """Returns the first rows, and what speaks against this way of reading: rows that do not
@@ -158,19 +158,18 @@ class _Csv(_Table):
         """
         bad: dict[int, str] = {}
         try:
+            first = _first_batch(lambda block: self._open(block, quote, None, bad))
             # Spreadsheets leave columns without a name behind.
-            names = [name for name in self._open(quote, None, bad).schema.names if name]
+            names = [name for name in first.column_names if name]
             _check_names(names)
             bad.clear()
-            reader = self._open(quote, names, bad)
-            batches = [next(reader, None)]
+            head = _first_batch(lambda block: self._open(block, quote, names, bad))
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             return error, (float("inf"),)
-        head = pyarrow.Table.from_batches([b for b in batches if b is not None], reader.schema)
         return head.slice(0, HEAD_ROWS), (len(bad), -len(head))
 
     def _open(
-        self, quote: str | bool, columns: Sequence[str] | None, bad: dict[int, str]
+        self, block: int, quote: str | bool, columns: Sequence[str] | None, bad: dict[int, str]
     ) -> pyarrow.RecordBatchReader:
         def ragged(row: pyarrow.csv.InvalidRow) -> str:
             bad[row.number] = (
@@ -184,7 +183,7 @@ class _Csv(_Table):
             self.path,
             # With threads, rows have no numbers.
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, encoding=self.encoding, block_size=BLOCK
+                use_threads=False, encoding=self.encoding, block_size=block
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=self.delimiter,
@@ -249,15 +248,10 @@ class _JsonLines(_Table):
         done = 0
         with _reading(self.path):
             while True:
-                start = 0
                 try:
-                    for batch in self._open(self._schema(columns)):
-                        # What came before a bad line was found comes again.
-                        fresh = batch.slice(min(max(done - start, 0), len(batch)))
-                        start += len(batch)
-                        if len(fresh):
-                            done = start
-                            yield fresh, np.arange(start - len(fresh) + 1, start + 1)
+                    for batch in _batches(lambda b: self._open(b, self._schema(columns)), done):
+                        done += len(batch)
+                        yield batch, np.arange(done - len(batch) + 1, done + 1)
                     return
                 except pyarrow.ArrowInvalid as error:
                     if self.bad:
@@ -265,7 +259,7 @@ class _JsonLines(_Table):
                     self.bad = bad_lines(self.path, self.encoding, error)
 
     def _head(self) -> pyarrow.Table:
-        return pyarrow.Table.from_batches([self._open().read_next_batch()]).slice(0, HEAD_ROWS)
+        return _first_batch(self._open).slice(0, HEAD_ROWS)
 
     def _schema(self, columns: Sequence[str]) -> pyarrow.Schema:
         def final(kind: pyarrow.DataType) -> pyarrow.DataType:
@@ -281,7 +275,7 @@ class _JsonLines(_Table):
         kinds = self.head.schema
         return pyarrow.schema([(name, final(kinds.field(name).type)) for name in columns])
 
-    def _open(self, schema: pyarrow.Schema | None = None) -> pyarrow.RecordBatchReader:
+    def _open(self, block: int, schema: pyarrow.Schema | None = None) -> pyarrow.RecordBatchReader:
         stream = pyarrow.OSFile(self.path)
         if self.encoding != "utf8":
             stream = pyarrow.transcoding_input_stream(stream, self.encoding, "utf8")
@@ -290,7 +284,7 @@ class _JsonLines(_Table):
         rest = "infer" if schema is None else "ignore"
         return pyarrow.json.open_json(
             stream,
-            pyarrow.json.ReadOptions(block_size=BLOCK),
+            pyarrow.json.ReadOptions(block_size=block),
             pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=rest),
         )
 
@@ -366,6 +360,44 @@ class _Parquet(_Table):
                 batch.validate(full=True)
                 yield batch.select(list(columns)), np.arange(start, start + len(batch))
                 start += len(batch)
+
+
+def _batches(
+    open_with: Callable[[int], pyarrow.RecordBatchReader], done: int = 0
+) -> Iterator[pyarrow.RecordBatch]:
+    """Yields the rows after the first `done` of what is opened with blocks of so many bytes."""
+    block = BLOCK
+    while True:
+        end = 0
+        try:
+            for batch in open_with(block):
+                end += len(batch)
+                if end > done:
+                    fresh = min(len(batch), end - done)
+                    done = end
+                    yield batch.slice(len(batch) - fresh)
+            return
+        except pyarrow.ArrowInvalid as error:
+            block = _larger(block, error)
+
+
+def _first_batch(open_with: Callable[[int], pyarrow.RecordBatchReader]) -> pyarrow.Table:
+    """Returns the first rows of what is opened with blocks of so many bytes."""
+    block = BLOCK
+    while True:
+        try:
+            reader = open_with(block)
+            first = next((batch for batch in reader if len(batch)), None)
+            return pyarrow.Table.from_batches([] if first is None else [first], reader.schema)
+        except pyarrow.ArrowInvalid as error:
+            block = _larger(block, error)
+
+
+def _larger(block: int, error: pyarrow.ArrowInvalid) -> int:
+    """Returns what to try after blocks into which a row did not fit; raises any other error."""
+    if "increase block size" not in str(error) or block >= MAX_BLOCK:
+        raise error
+    return block * 4
 
 
 def open_quotation(path: str, encoding: str, delimiter: str) -> int | None:
