@@ -9,8 +9,9 @@
 `baseline` runs in an environment of its own with torch, transformers and accelerate; it needs
 nothing of tfsft. All sides fine-tune the starter minilm, with the same splits, epochs, batch size
 and rate: AdamW, linear decay after a warm-up, weight decay without biases and norms. `keras` is
-what the guides of KerasHub write: their classifier with its own preprocessor, which pads to
---max-length, and a cosine for the linear decay.
+what the guides of KerasHub write: a shuffled tf.data.Dataset, their classifier with its own
+preprocessor, which pads to --max-length, and a cosine for the linear decay. (Given lists instead,
+its fit shuffles nothing, and these reviews are in the order of their labels.)
 `scripts/benchmarks/run text` measures their time.
 
 The reviews are in the source package vaderSentiment 3.3.2 (MIT) on PyPI: sentences from Rotten
@@ -154,6 +155,7 @@ def train_keras(args: argparse.Namespace, seed: int) -> dict:
     """Fine-tunes as the guides of KerasHub do."""
     import keras
     import keras_hub
+    import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(args.precision)
@@ -163,6 +165,11 @@ def train_keras(args: argparse.Namespace, seed: int) -> dict:
         for row in csv.DictReader(file):
             texts[row["split"]].append(row["text"])
             labels[row["split"]].append(int(row["label"] == "positive"))
+    data = {
+        split: tf.data.Dataset.from_tensor_slices((texts[split], labels[split])) for split in SPLITS
+    }
+    data["train"] = data["train"].shuffle(len(texts["train"]), seed=seed)
+    data = {split: rows.batch(args.batch_size) for split, rows in data.items()}
     preset = str(args.folder / "minilm")
     preprocessor = keras_hub.models.BertTextClassifierPreprocessor.from_preset(
         preset, sequence_length=args.max_length
@@ -178,18 +185,10 @@ def train_keras(args: argparse.Namespace, seed: int) -> dict:
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     start = time.perf_counter()
-    model.fit(
-        texts["train"],
-        labels["train"],
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        validation_data=(texts["validation"], labels["validation"]),
-        verbose=0,
-    )
+    model.fit(data["train"], epochs=args.epochs, validation_data=data["validation"], verbose=0)
     seconds = time.perf_counter() - start
     scores = {
-        f"{split}_accuracy": model.evaluate(texts[split], labels[split], verbose=0)[1]
-        for split in SPLITS[1:]
+        f"{split}_accuracy": model.evaluate(data[split], verbose=0)[1] for split in SPLITS[1:]
     }
     model.save(args.folder / "keras.keras")
     speed = len(texts["train"]) * args.epochs / seconds

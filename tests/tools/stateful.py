@@ -9,7 +9,10 @@ CALLS = {"PartitionedCall", "StatefulPartitionedCall", "If"}  # of other functio
 
 
 def stateful_operations(dataset: tf.data.Dataset) -> set[str]:
-    """Returns the operations with a state inside of the functions that a data set calls."""
+    """Returns the operations with a state inside of the functions that a data set calls; and sees
+    that nothing tunes its buffers, which may hold up the end of an iterator for a minute.
+    """
+    assert dataset.options().autotune.enabled is False
     serialized = tf.raw_ops.DatasetToGraphV2(
         input_dataset=dataset._variant_tensor, external_state_policy=1
     )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfsft.data.augment import Augmenter
 from tfsft.data.images import resize
-from tfsft.data.pipeline import Pipeline
+from tfsft.data.pipeline import Pipeline, as_planned
 from tfsft.data.plan import BatchPlan
 from tfsft.data.sources import ImageSource
 from tfsft.errors import UserError
@@ -118,7 +118,7 @@ class ImageFeed:
         done = 0
         if self.progress is not None:
             self.progress(0, total)
-        for batch, ok in rows.batch(64).prefetch(2):
+        for batch, ok in as_planned(rows.batch(64)):
             parts.append(batch)
             readable.append(ok)
             done += len(batch)

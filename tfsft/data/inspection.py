@@ -10,6 +10,7 @@ from PIL import Image
 
 from tfsft.data import findings
 from tfsft.data.labels import class_counts, is_number_task, shorten
+from tfsft.data.pipeline import as_planned
 from tfsft.data.sources import ImageSource
 from tfsft.data.splits import BadExample, Source, Splits
 
@@ -176,7 +177,7 @@ def _look(
             sources[split].image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         seen, sizes, grey, hashes = [], [], [], []
-        for row, (image, ok) in zip(rows, images.prefetch(4).as_numpy_iterator(), strict=True):
+        for row, (image, ok) in zip(rows, as_planned(images).as_numpy_iterator(), strict=True):
             done += 1
             if progress:
                 progress(done, total)

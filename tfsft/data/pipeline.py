@@ -111,12 +111,15 @@ def part_of(rows: Any, part: Part, axis: int = 0) -> Any:
 
 
 def as_planned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns batches that are made ahead of time and come as the plan says."""
+    """Returns batches that are made ahead of time, two of them, and come as the plan says."""
     options = tf.data.Options()
     options.deterministic = True
+    # The thread that tunes buffers can miss that an iterator ends, which then waits for up to a
+    # minute until it looks again.
+    options.autotune.enabled = False
     # The plan is global already; sharding it again would lose examples.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return dataset.prefetch(2).with_options(options)
 
 
 class _Seeds:

@@ -18,6 +18,7 @@ import pyarrow.parquet
 from tfsft.cache import cache_folder, made_once
 from tfsft.data.folders import SPLIT_NAMES
 from tfsft.data.labels import index_labels, number_labels
+from tfsft.data.pipeline import as_planned
 from tfsft.data.sources import BlobStorage, Listing
 from tfsft.errors import UsageError, UserError, nearest
 
@@ -305,7 +306,7 @@ def examples(
     dataset = builder.as_dataset(
         split=split, decoders=decoders, shuffle_files=False, read_config=order
     )
-    return dataset.as_numpy_iterator()
+    return as_planned(dataset).as_numpy_iterator()
 
 
 def _cell(value: Any, known: Any) -> Any:
