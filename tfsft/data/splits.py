@@ -322,7 +322,7 @@ def _unique_pairs(
     items: np.ndarray, classes: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns each pair once, in order: int32 `[pairs]` of items, and of classes."""
-    pairs = items * np.int64(num_classes)
+    pairs = items.astype(np.int64) * num_classes
     pairs += classes
     pairs.sort()
     pairs = pairs[_changes(pairs)]
