@@ -134,8 +134,10 @@ def as_table(work: Work, medians: dict[str, dict], args: argparse.Namespace) -> 
     """Returns a table in Markdown; ratios are those of the figure that decides."""
     keys = list(dict.fromkeys(key for figures in medians.values() for key in figures))
     best = None
-    if work.decides:
-        ours = [f[work.decides] for name, f in medians.items() if name.startswith("tfsft")]
+    ours = [
+        f[work.decides] for name, f in medians.items() if work.decides and name.startswith("tfsft")
+    ]
+    if ours:
         best = (max if work.more_is_better else min)(ours)
         keys.append("tfsft is")
     lines = [f"{work.title} {machine(args)}", ""]
