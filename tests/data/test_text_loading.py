@@ -15,6 +15,7 @@ from tfsft.data import text_source
 from tfsft.data.questions import load_questions
 from tfsft.data.tagged import load_tags
 from tfsft.data.text_loading import load_texts
+from tfsft.data.text_tables import BLOCK
 from tfsft.errors import UsageError, UserError
 
 COLUMNS = ["review", "sentiment", "score", "author"]
@@ -241,6 +242,17 @@ def test_a_bad_line_after_the_first_block(tmp_path, monkeypatch):
     assert sorted(everything.column("text")) == sorted(f"text {n}" for n in range(900) if n != 700)
     for name, text in zip(everything.ids, everything.column("text"), strict=True):
         assert name == f"x.jsonl:{int(text.split()[1]) + 1}"
+
+
+def test_a_field_that_is_empty_in_the_first_block(tmp_path):
+    rows = [
+        {"text": f"{n} " + "many " * 250, "label": n % 2 if n > 1000 else None} for n in range(1200)
+    ]
+    path = write_lines(tmp_path / "x.jsonl", rows)
+    assert path.stat().st_size > BLOCK
+    splits = load_texts(str(path), on_bad="list")
+    assert splits.class_names == ("0", "1")
+    assert len(splits.bad) == 1001
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

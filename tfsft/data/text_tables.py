@@ -24,6 +24,7 @@ from tfsft.untrusted import check_parquet
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 HEAD_ROWS = 200  # looked at to find out which column holds what
 BLOCK = 1 << 20  # bytes; pyarrow reads 32 blocks ahead
+KINDS_BLOCK = 1 << 22  # from which the kinds of JSON's fields are known
 MAX_BLOCK = 1 << 30
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 TOO_DEEP = re.compile(rb"(?:[{\[][^][{}]*+){500}")
@@ -158,12 +159,12 @@ class _Csv(_Table):
         """
         bad: dict[int, str] = {}
         try:
-            first = _first_batch(lambda block: self._open(block, quote, None, bad))
+            first = _first_batch(lambda block: self._open(block, quote, None, bad), BLOCK)
             # Spreadsheets leave columns without a name behind.
             names = [name for name in first.column_names if name]
             _check_names(names)
             bad.clear()
-            head = _first_batch(lambda block: self._open(block, quote, names, bad))
+            head = _first_batch(lambda block: self._open(block, quote, names, bad), BLOCK)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             return error, (float("inf"),)
         return head.slice(0, HEAD_ROWS), (len(bad), -len(head))
@@ -259,7 +260,7 @@ class _JsonLines(_Table):
                     self.bad = bad_lines(self.path, self.encoding, error)
 
     def _head(self) -> pyarrow.Table:
-        return _first_batch(self._open).slice(0, HEAD_ROWS)
+        return _first_batch(self._open, KINDS_BLOCK).slice(0, HEAD_ROWS)
 
     def _schema(self, columns: Sequence[str]) -> pyarrow.Schema:
         def final(kind: pyarrow.DataType) -> pyarrow.DataType:
@@ -381,9 +382,10 @@ def _batches(
             block = _larger(block, error)
 
 
-def _first_batch(open_with: Callable[[int], pyarrow.RecordBatchReader]) -> pyarrow.Table:
+def _first_batch(
+    open_with: Callable[[int], pyarrow.RecordBatchReader], block: int
+) -> pyarrow.Table:
     """Returns the first rows of what is opened with blocks of so many bytes."""
-    block = BLOCK
     while True:
         try:
             reader = open_with(block)
